@@ -1,0 +1,108 @@
+"""The seam: what a box head and an instance head are, and the configs that build them.
+
+A box head (FCOS, RetinaNet, NAS-FCOS) turns the pyramid into `DenseOutputs`. After assignment (training) or NMS
+(inference) those become `Candidates`. An instance head (CondInst, PointINS, BlendMask ...) sees only candidates and dense
+maps, so each one is a single file and runs on every box head alike.
+
+Rules: `forward` is static and dense, so it compiles; every dynamic shape lives in `loss` and `predict`; modules hold weights
+and no state of a step; n = 0 candidates flows through without a branch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perpixel.structures import (
+    Batch,
+    BoxMasks,
+    Candidates,
+    DenseOutputs,
+    Detections,
+    ImageMasks,
+    Keypoints,
+    Locations,
+    Matches,
+    Targets,
+)
+
+Losses = dict[str, Tensor]
+Pyramid = tuple[Float[Tensor, "b c _ _"], ...]
+
+
+class BoxHead(nn.Module, ABC):
+    """Predicts a box, class scores and perhaps a quality at every location of the pyramid."""
+
+    @abstractmethod
+    def forward(self, pyramid: Pyramid) -> DenseOutputs:
+        """Dense predictions from the pyramid's maps, finest first."""
+
+    @abstractmethod
+    def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:
+        """Which target, if any, each location is trained on."""
+
+    @abstractmethod
+    def loss(self, outputs: DenseOutputs, matches: Matches, targets: Sequence[Targets]) -> Losses:
+        """Scalar losses by name, already weighted: their sum is minimised."""
+
+
+class InstanceHead(nn.Module, ABC):
+    """Adds a mask or keypoints to candidates."""
+
+    @abstractmethod
+    def forward(self, pyramid: Pyramid, towers: Pyramid) -> Any:
+        """Image-level work, once a batch; whatever it returns arrives as `dense` below."""
+
+    @abstractmethod
+    def choose(self, outputs: DenseOutputs, matches: Matches, batch: Batch) -> Candidates:
+        """The candidates this head trains on; most heads return a `perpixel.models.candidates` policy's choice."""
+
+    @abstractmethod
+    def loss(self, dense: Any, candidates: Candidates, batch: Batch) -> Losses:
+        """Scalar losses by name, already weighted."""
+
+    @abstractmethod
+    def predict(self, dense: Any, candidates: Candidates) -> BoxMasks | ImageMasks | Keypoints:
+        """What the head says of each candidate, row by row."""
+
+
+class Model(nn.Module, ABC):
+    """What the engine knows of any model: its forward is dense and static, `loss` trains it, `predict` uses it."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Losses:
+        """Scalar losses by name, already weighted."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> list[Detections]:
+        """What the model finds in each image, in pixels of the network's input."""
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig(ABC):
+    """Settings of a box head."""
+
+    @abstractmethod
+    def build(self, channels: int, strides: tuple[int, ...], classes: int) -> BoxHead:
+        """The head for pyramid maps of `channels` channels at `strides`."""
+
+
+@dataclass(frozen=True)
+class InstanceHeadConfig(ABC):
+    """Settings of an instance head."""
+
+    @abstractmethod
+    def build(self, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int) -> InstanceHead:
+        """The head for pyramid maps of `channels` and tower maps of `tower_channels` channels at `strides`."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(ABC):
+    """Settings of a whole model."""
+
+    @abstractmethod
+    def build(self, classes: int) -> Model:
+        """The model, its weights initialised; `classes` comes from the data set."""

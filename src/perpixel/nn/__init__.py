@@ -1,0 +1,1 @@
+"""Layers with weights; nothing here knows of detection."""

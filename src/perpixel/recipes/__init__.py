@@ -1,0 +1,1 @@
+"""Published settings, one small file a method."""
