@@ -16,11 +16,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from perpixel.errors import InputError
+
 T = TypeVar("T")
 Plain = dict[str, Any]
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A setting that does not exist or does not fit, said in one sentence."""
 
 

@@ -62,6 +62,7 @@ class Batch(_Movable):
     Attributes:
         images: (b, 3, h, w) RGB, 0..255 (uint8, or float after a float resize), zero outside each image's own size.
         sizes: (height, width) of each image inside the padding.
+        originals: (height, width) of each image as the user has it, before the resize; boxes of the input scale to it.
         targets: ground truth an image, or None at inference.
         ids: what names each image in messages and results.
         progress: optimiser steps taken so far; what depends on training progress (BoxInst's warm-up) reads it here.
@@ -69,6 +70,7 @@ class Batch(_Movable):
 
     images: Num[Tensor, "b 3 h w"]
     sizes: tuple[tuple[int, int], ...]
+    originals: tuple[tuple[int, int], ...] = ()
     targets: tuple[Targets, ...] | None = None
     ids: tuple[Any, ...] = ()
     progress: int = 0
