@@ -1,0 +1,105 @@
+"""The detector: backbone, neck, box head and, for masks or keypoints, one instance head.
+
+It knows no method. Training: dense outputs -> matches -> losses, and candidates for the instance head. Inference: dense
+outputs -> NMS -> candidates -> detections, and what the instance head adds to them.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from perpixel.models.candidates import Selection, to_detections
+from perpixel.models.fcos import FCOS
+from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN, Neck, NeckConfig
+from perpixel.nn.layers import Pixels
+from perpixel.structures import Batch, DenseOutputs, Detections, Keypoints
+
+
+@dataclass(frozen=True)
+class DetectorConfig(ModelConfig):
+    """Settings of a detector.
+
+    Attributes:
+        pixels: how pixels enter the backbone.
+        backbone, neck: where the pyramid comes from.
+        head: predicts boxes.
+        instance: adds masks or keypoints to them; None for boxes alone.
+        selection: how dense outputs become detections.
+    """
+
+    pixels: Pixels = field(default_factory=Pixels)
+    backbone: Backbone = field(default_factory=Backbone)
+    neck: NeckConfig = field(default_factory=FPN)
+    head: BoxHeadConfig = field(default_factory=FCOS)
+    instance: InstanceHeadConfig | None = None
+    selection: Selection = field(default_factory=Selection)
+
+    def build(self, classes: int) -> "Detector":
+        """The detector for `classes` classes."""
+        backbone = self.backbone.build()
+        neck = self.neck.build(backbone.channels, backbone.strides)
+        head = self.head.build(neck.channels, neck.strides, classes)
+        instance = None
+        if self.instance is not None:
+            instance = self.instance.build(neck.channels, neck.channels, neck.strides, classes)
+        return Detector(self.pixels, backbone, neck, head, instance, self.selection)
+
+
+class Detector(Model):
+    """Boxes, and what an instance head says of them."""
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        backbone: torch.nn.Module,
+        neck: Neck,
+        box_head: BoxHead,
+        instance_head: InstanceHead | None,
+        selection: Selection,
+    ):
+        super().__init__()
+        self.pixels = pixels
+        self.backbone = backbone
+        self.neck = neck
+        self.box_head = box_head
+        self.instance_head = instance_head
+        self.selection = selection
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[DenseOutputs, Any]:
+        """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
+        pyramid = self.neck(self.backbone(images))
+        outputs = self.box_head(pyramid)
+        return outputs, self.instance_head(pyramid, outputs.towers) if self.instance_head is not None else None
+
+    def normalized(self, batch: Batch) -> Float[Tensor, "b 3 h w"]:
+        """The batch's images as the backbone takes them."""
+        return self.pixels.normalize(batch.images, batch.sizes)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Losses of the box head, and those of the instance head under their own names."""
+        targets = batch.truth()
+        outputs, dense = self(self.normalized(batch))
+        with torch.autocast(batch.images.device.type, enabled=False):
+            matches = self.box_head.assign(outputs.locations, targets)
+            losses = self.box_head.loss(outputs, matches, targets)
+            if self.instance_head is not None:
+                candidates = self.instance_head.choose(outputs, matches, batch)
+                losses |= self.instance_head.loss(dense, candidates, batch)
+        return losses
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> list[Detections]:
+        """What is in each image, best first, in pixels of the network's input."""
+        outputs, dense = self(self.normalized(batch))
+        candidates = self.selection.choose(outputs, batch.sizes)
+        parts = to_detections(candidates, batch.sizes)
+        if self.instance_head is None:
+            return [found for _, found in parts]
+        more = self.instance_head.predict(dense, candidates)
+        kind = "keypoints" if isinstance(more, Keypoints) else "masks"
+        return [replace(found, **{kind: more.rows(rows)}) for rows, found in parts]

@@ -1,0 +1,176 @@
+"""FCOS: every location inside an object predicts its class and the distances to the four sides of its box.
+
+Tian et al., thesis 002, chapter 3. The whole method in three steps: `forward` predicts, `assign` says which object each
+location is trained on (sampling region, level range, smallest object), `loss` is focal + GIoU + centre-ness.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perpixel.models.candidates import class_loss, positives
+from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
+from perpixel.nn.layers import HeadNorm, Scale, Tower, head_conv
+from perpixel.nn.normalizer import Normalization, PositiveCount
+from perpixel.ops.assign import LevelRanges, ignore_crowds, inside_sampling_region, smallest_object
+from perpixel.ops.boxes import boxes_from_distances, distances_to_sides, overlap
+from perpixel.ops.locations import grid_points, join_levels
+from perpixel.ops.losses import centerness
+from perpixel.ops.reduce import mean_over_ranks
+from perpixel.structures import DenseOutputs, Locations, Matches, Targets
+
+
+@dataclass(frozen=True)
+class FCOS(BoxHeadConfig):
+    """Settings of FCOS; the defaults are the thesis's, as AdelaiDet runs them.
+
+    Attributes:
+        class_convs, box_convs: depth of the two towers.
+        shared_convs: convolutions both towers share before they part ("shtw." of table 3.9).
+        norm: of the towers (table 3.5).
+        deformable: the last convolution of either tower is deformable (3.3.3).
+        level_scales: one learnable factor a level on the distances.
+        quality: what the extra branch predicts: centre-ness, the IoU of the predicted box, nothing, or centre-ness computed
+            from the predicted distances without a branch (table 3.4, dagger).
+        quality_loss: of the branch (table 3.4).
+        quality_tower: the features the branch reads (AdelaiDet: box; the first FCOS and NAS-FCOS: class).
+        box_loss: table 3.5; `iou` is -log IoU.
+        box_weight: each positive's box loss weighs its centre-ness target, or all weigh the same.
+        iou_smoothing: added to intersection and union, in stride units (AdelaiDet 1; detectron2 and torchvision 0).
+        radius: half side of the sampling square in strides (table 3.6); None samples the whole box (table 3.2).
+        center: of the sampling square: the box's, or the mask's centre of mass where masks are loaded (CondInst).
+        levels: which objects each level takes (table 3.7).
+        offset: where in its cell a location's point stands (torchvision: 0).
+        spread: space a level's cells by image // cells (torchvision).
+        normalization, normalization_start: what losses are divided by (see PositiveCount); a box loss weighted by
+            centre-ness is divided by the sum of its weights.
+        prior: class probability at the start of training.
+        alpha, gamma: of the focal loss.
+    """
+
+    class_convs: int = 4
+    box_convs: int = 4
+    shared_convs: int = 0
+    norm: HeadNorm = "group"
+    deformable: bool = False
+    level_scales: bool = True
+    quality: Literal["centerness", "iou", "none", "from_box"] = "centerness"
+    quality_loss: Literal["bce", "l1"] = "bce"
+    quality_tower: Literal["box", "class"] = "box"
+    box_loss: Literal["giou", "iou"] = "giou"
+    box_weight: Literal["centerness", "none"] = "centerness"
+    iou_smoothing: float = 1.0
+    radius: float | None = 1.5
+    center: Literal["box", "mask"] = "box"
+    levels: LevelRanges = field(default_factory=LevelRanges)
+    offset: float = 0.5
+    spread: bool = False
+    normalization: Normalization = "positives"
+    normalization_start: float = 300.0
+    prior: float = 0.01
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    def build(self, channels: int, strides: tuple[int, ...], classes: int) -> "FCOSHead":
+        """The head for pyramid maps of `channels` channels at `strides`."""
+        if len(self.levels.limits) != len(strides) - 1:
+            raise ValueError(f"levels.limits needs {len(strides) - 1} numbers for {len(strides)} pyramid levels")
+        return FCOSHead(self, channels, strides, classes)
+
+
+class FCOSHead(BoxHead):
+    """The towers and predictors of FCOS, shared by all levels."""
+
+    def __init__(self, config: FCOS, channels: int, strides: tuple[int, ...], classes: int):
+        super().__init__()
+        self.config = config
+        self.strides = strides
+        self.shared_tower = Tower(channels, config.shared_convs, config.norm)
+        self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable)
+        self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable)
+        self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
+        self.distances = head_conv(channels, 4)
+        self.quality = head_conv(channels, 1) if config.quality in ("centerness", "iou") else None
+        self.scales = nn.ModuleList(Scale() if config.level_scales else nn.Identity() for _ in strides)
+        self.positive_count = PositiveCount(config.normalization, config.normalization_start)
+
+    def forward(self, pyramid: Pyramid) -> DenseOutputs:
+        """Class logits, boxes and quality at every location of the pyramid."""
+        shared = [self.shared_tower(x) for x in pyramid]
+        class_towers = [self.class_tower(x) for x in shared]
+        towers = [self.box_tower(x) for x in shared]
+        logits = join_levels([self.class_logits(x) for x in class_towers])
+        # The network predicts distances in strides, never negative (eq. 3.1): comparable over levels.
+        distances = join_levels([scale(self.distances(x)).relu() for scale, x in zip(self.scales, towers, strict=True)])
+        locations = self._locate(pyramid)
+        boxes = boxes_from_distances(locations.points, distances * locations.strides[:, None])
+        quality = None
+        if self.quality is not None:
+            read = towers if self.config.quality_tower == "box" else class_towers
+            quality = join_levels([self.quality(x) for x in read]).squeeze(2)
+        elif self.config.quality == "from_box":
+            quality = torch.logit(centerness(distances.detach()), eps=1e-6)
+        return DenseOutputs(logits, boxes, quality, distances, tuple(towers), tuple(class_towers), locations)
+
+    def _locate(self, pyramid: Pyramid) -> Locations:
+        shapes = tuple((x.shape[2], x.shape[3]) for x in pyramid)
+        points, strides, levels = grid_points(
+            shapes, self.strides, self.config.offset, self.config.spread, pyramid[0].device
+        )
+        return Locations(points, strides, levels, None, shapes)
+
+    def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:
+        """The smallest object whose sampling region holds the location and whose size suits its level (3.2.1, 3.2.2)."""
+        rows = []
+        for target in targets:
+            allowed = self.allowed(locations, target)
+            matched = smallest_object(allowed, target.boxes)
+            rows.append(ignore_crowds(matched, locations.points, target.ignored))
+        return Matches(torch.stack(rows))
+
+    def allowed(self, locations: Locations, target: Targets) -> Tensor:
+        """(l, n): every object that each location could be trained on; more than one makes it ambiguous (table 3.2)."""
+        points, strides = locations.points, locations.strides
+        centers = target.centers if self.config.center == "mask" else None
+        if centers is None:
+            centers = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
+        inside = inside_sampling_region(points, strides, target.boxes, centers, self.config.radius)
+        return inside & self.config.levels.responsible(points, strides, locations.levels, target.boxes)
+
+    def loss(self, outputs: DenseOutputs, matches: Matches, targets: Sequence[Targets]) -> Losses:
+        """Eq. 3.2 with the centre-ness loss added."""
+        found = positives(outputs, matches, targets)
+        count = self.positive_count(torch.tensor(float(len(found)), device=found.image.device))
+        predicted = outputs.regression[found.image, found.location]
+        wanted = distances_to_sides(found.points, found.boxes) / found.strides[:, None]
+        near = centerness(wanted)
+        iou, giou = overlap(_around_origin(predicted), _around_origin(wanted), self.config.iou_smoothing)
+        box_loss = 1 - giou if self.config.box_loss == "giou" else -iou.clamp(min=1e-6).log()
+        each = (1 / count).expand(len(targets))
+        losses = {"class": class_loss(outputs, matches, found, each, self.config.alpha, self.config.gamma)}
+        if self.config.box_weight == "centerness":
+            losses["box"] = (box_loss * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
+        else:
+            losses["box"] = box_loss.sum() / count
+        if self.quality is not None:
+            assert outputs.quality is not None
+            truth = near if self.config.quality == "centerness" else iou.detach()
+            losses[self.config.quality] = (
+                self._quality_loss(outputs.quality[found.image, found.location], truth) / count
+            )
+        return losses
+
+    def _quality_loss(self, logits: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        if self.config.quality_loss == "l1":
+            return (logits.sigmoid() - truth).abs().sum()
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+
+
+def _around_origin(distances: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    """Boxes of these distances around (0, 0): overlaps do not depend on where a location stands."""
+    return torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)

@@ -1,0 +1,81 @@
+"""Small layers that several methods share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from perpixel.nn.deform import DeformConv2d
+
+HeadNorm = Literal["group", "none"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels enter a network.
+
+    Attributes:
+        mean, std: of RGB in 0..255, whatever the order of the channels below.
+        order: the order of the channels a backbone was trained with; data are RGB everywhere else.
+    """
+
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    order: Literal["rgb", "bgr"] = "rgb"
+
+    def normalize(self, images: Num[Tensor, "b 3 h w"], sizes: tuple[tuple[int, int], ...]) -> Float[Tensor, "b 3 h w"]:
+        """Standardised images in the network's channel order; the padding around each image stays zero."""
+        shape = (1, 3, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).reshape(shape)
+        std = torch.tensor(self.std, device=images.device).reshape(shape)
+        out = images.float().sub_(mean) if images.dtype == torch.uint8 else images - mean
+        out = out.div_(std)
+        for row, (height, width) in zip(out, sizes, strict=True):
+            row[:, height:] = 0
+            row[:, :, width:] = 0
+        return out.flip(1) if self.order == "bgr" else out
+
+
+class Tower(nn.Sequential):
+    """3x3 convolutions with normalisation and ReLU: the trunk of a head, shared by all levels.
+
+    Args:
+        channels: in and out.
+        depth: how many convolutions; 0 passes its input through.
+        norm: GroupNorm of 32 groups (FCOS) or none (RetinaNet).
+        deformable: the last convolution samples at learned offsets (thesis 002, 3.3.3).
+    """
+
+    def __init__(self, channels: int, depth: int, norm: HeadNorm, deformable: bool = False):
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            if deformable and i == depth - 1:
+                layers.append(DeformConv2d(channels, channels))
+            else:
+                layers.append(head_conv(channels, channels))
+            if norm == "group":
+                layers.append(nn.GroupNorm(32, channels))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class Scale(nn.Module):
+    """One learnable factor: lets a head shared by all levels fit each level's range of sizes."""
+
+    def __init__(self, value: float = 1.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([value]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x times the factor."""
+        return x * self.scale
+
+
+def head_conv(channels: int, out: int, bias: float = 0.0) -> nn.Conv2d:
+    """A 3x3 convolution initialised as heads are: normal of deviation 0.01, constant bias."""
+    conv = nn.Conv2d(channels, out, 3, padding=1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)  # pyright: ignore[reportArgumentType]
+    return conv
