@@ -7,17 +7,20 @@ joins and changes of frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+# beartype checks method by method and refuses typing.Self there.
+Movable = TypeVar("Movable", bound="_Movable")
+
 
 class _Movable:
     """Tensors of a dataclass moved together."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self: Movable, device: torch.device | str, non_blocking: bool = False) -> Movable:
         """The same data on `device`."""
 
         def move(value: Any) -> Any:

@@ -1,0 +1,158 @@
+"""From mask probabilities in the frame of a box or of the network's input to masks of the original image.
+
+Both frames go through chunks: a full-size float mask exists for a few instances at a time, so memory does not grow with
+the number of instances. `encoded` never even holds the boolean masks of all instances.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from hotcoco import mask as codec
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from perpixel.structures import BoxMasks, ImageMasks
+
+Run = dict[str, Any]
+"""A mask as COCO's run lengths: ``{"size": [h, w], "counts": str}``; it goes into JSON as it is."""
+
+CHUNK_BYTES = 128 * 2**20
+
+
+def paste_box_masks(
+    values: Float[Tensor, "n s s"],
+    boxes: Float[Tensor, "n 4"],
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Bool[Tensor, "n h w"]:
+    """Masks of the image from values over each box, corner to corner.
+
+    Value (i, j) stands at the centre of its cell of the box; between centres it is bilinear, beyond the outermost
+    centres it falls to 0 within one cell. A pixel belongs to the mask where the value at its centre is >= `threshold`.
+
+    Args:
+        values: (n, s, s) probabilities.
+        boxes: (n, 4) xyxy in pixels of the image.
+        size: (height, width) of the image.
+        threshold: smallest probability inside the mask.
+        chunk_bytes: memory for float masks of full size at any time.
+    """
+    height, width = size
+    out = torch.zeros((len(values), height, width), dtype=torch.bool, device=values.device)
+    for rows in _chunks(len(values), 4 * height * width, chunk_bytes):
+        vertical = _tents(boxes[rows, 1], boxes[rows, 3], height, values.shape[1])
+        horizontal = _tents(boxes[rows, 0], boxes[rows, 2], width, values.shape[2])
+        # Bilinear interpolation is separable: two small matrix products instead of a gather a pixel.
+        out[rows] = (vertical @ values[rows].float() @ horizontal.mT) >= threshold
+    return out
+
+
+def _tents(
+    low: Float[Tensor, " n"], high: Float[Tensor, " n"], pixels: int, cells: int
+) -> Float[Tensor, "n pixels cells"]:
+    """Weight of each cell at each pixel's centre along one axis: a tent of one cell's half width around its centre."""
+    centers = torch.arange(pixels, device=low.device) + 0.5
+    extent = (high - low).clamp(min=torch.finfo(torch.float32).eps)
+    position = (centers - low[:, None]) / extent[:, None] * cells - 0.5
+    distance = (position[:, :, None] - torch.arange(cells, device=low.device)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+def aligned_bilinear(values: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
+    """Maps enlarged `factor` times so that value (i, j) lands on the point (i + 0.5) * factor of a location.
+
+    Replicates the last row and column, interpolates with aligned corners to factor * n + 1, shifts by factor // 2 with
+    replication at the top and left, and crops (CondInst's reference implementation).
+    """
+    if factor == 1:
+        return values
+    height, width = values.shape[2:]
+    padded = functional.pad(values, (0, 1, 0, 1), mode="replicate")
+    size = (factor * height + 1, factor * width + 1)
+    large = functional.interpolate(padded, size=size, mode="bilinear", align_corners=True)
+    shifted = functional.pad(large, (factor // 2, 0, factor // 2, 0), mode="replicate")
+    return shifted[:, :, : factor * height, : factor * width]
+
+
+def resize_image_masks(
+    values: Float[Tensor, "n h w"],
+    stride: int,
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    threshold: float = 0.5,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Bool[Tensor, "n h2 w2"]:
+    """Masks of the original image from probabilities over the padded network input.
+
+    `aligned_bilinear` to the padded input, crop to the image inside the padding, bilinear to the original, threshold.
+
+    Args:
+        values: (n, h, w) probabilities at `stride` pixels of the input a step.
+        stride: pixels of the input an index step.
+        input_size: (height, width) of the image inside the padding.
+        original_size: (height, width) of the result.
+        threshold: masks hold what is strictly larger.
+        chunk_bytes: memory for float masks of full size at any time.
+    """
+    out = torch.zeros((len(values), *original_size), dtype=torch.bool, device=values.device)
+    padded = values.shape[1] * values.shape[2] * stride**2
+    # Three full-size copies live at once: enlarged, its shifted twin, the resized one.
+    for rows in _chunks(len(values), 4 * (2 * padded + original_size[0] * original_size[1]), chunk_bytes):
+        large = aligned_bilinear(values[rows, None].float(), stride)[:, :, : input_size[0], : input_size[1]]
+        out[rows] = (
+            functional.interpolate(large, size=original_size, mode="bilinear", align_corners=False)[:, 0] > threshold
+        )
+    return out
+
+
+def encode(masks: Bool[Tensor, "n h w"] | Bool[np.ndarray, "n h w"]) -> list[Run]:
+    """Run lengths of each mask, in COCO's compressed form."""
+    array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
+    runs = cast(list[Run], codec.encode(array.transpose(1, 2, 0)))
+    return [{"size": run["size"], "counts": run["counts"].decode("ascii")} for run in runs]
+
+
+def decode(runs: Sequence[Run], size: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
+    """The masks of `encode`; `size` (height, width) gives the shape where there is no mask."""
+    out = np.zeros((len(runs), *size), dtype=bool)
+    for row, run in zip(out, runs, strict=True):
+        row[:] = codec.decode(run)
+    return out
+
+
+def encoded(
+    masks: BoxMasks | ImageMasks,
+    boxes: Float[Tensor, "n 4"],
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Iterator[Run]:
+    """Run lengths of each instance's mask of the original image, made chunk by chunk.
+
+    Args:
+        masks: probabilities of n instances in either frame.
+        boxes: (n, 4) in pixels of the original image; box masks are spread over them.
+        input_size: (height, width) of the image inside the network's padded input.
+        original_size: (height, width) of the original image.
+        chunk_bytes: memory for full-size masks at any time.
+    """
+    height, width = original_size
+    pixels = height * width
+    if isinstance(masks, ImageMasks):
+        pixels += 2 * masks.values.shape[1] * masks.values.shape[2] * masks.stride**2
+    for rows in _chunks(len(masks.values), 4 * pixels + height * width, chunk_bytes):
+        values = masks.values[rows]
+        if isinstance(masks, BoxMasks):
+            chunk = paste_box_masks(values, boxes[rows], original_size, chunk_bytes=chunk_bytes)
+        else:
+            chunk = resize_image_masks(values, masks.stride, input_size, original_size, chunk_bytes=chunk_bytes)
+        yield from encode(chunk)
+
+
+def _chunks(count: int, bytes_each: int, chunk_bytes: int) -> Iterator[slice]:
+    step = max(1, chunk_bytes // max(1, bytes_each))
+    return (slice(start, start + step) for start in range(0, count, step))
