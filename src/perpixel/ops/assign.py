@@ -46,7 +46,7 @@ class LevelRanges:
         inclusive: both ends of a range belong to it (AdelaiDet), or neither (detectron2, torchvision).
     """
 
-    limits: tuple[float, ...] = (64, 128, 256, 512)
+    limits: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
     rule: LevelRule = "distance"
     inclusive: bool = True
 
