@@ -136,7 +136,8 @@ def test_low_quality_matches_save_a_badly_covered_object():
     anchors = torch.tensor([[0.0, 0, 3, 10], [0.0, 0, 2, 10]])
     boxes = torch.tensor([[0.0, 0, 10, 10], [80.0, 80, 90, 90]])
     assert match_by_iou(anchors, boxes).tolist() == [0, BACKGROUND]
-    assert match_by_iou(anchors, boxes, low_quality=False).tolist() == [BACKGROUND, BACKGROUND]
+    assert match_by_iou(anchors, boxes, low_quality=None).tolist() == [BACKGROUND, BACKGROUND]
+    assert match_by_iou(anchors, boxes, low_quality=0.4).tolist() == [BACKGROUND, BACKGROUND]
     assert match_by_iou(anchors, torch.zeros(0, 4)).tolist() == [BACKGROUND, BACKGROUND]
 
 

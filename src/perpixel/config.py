@@ -80,6 +80,23 @@ def override(config: T, assignments: Sequence[str]) -> T:
     return from_dict(type(config), values)
 
 
+def merge(config: T, values: Mapping[str, Any]) -> T:
+    """`config` with the fields named in nested plain `values` replaced, the others kept.
+
+    Raises:
+        ConfigError: an unknown field or a value that does not fit.
+    """
+
+    def merged(below: Plain, above: Mapping[str, Any]) -> Plain:
+        out = dict(below)
+        for key, value in above.items():
+            nested = isinstance(value, Mapping) and isinstance(out.get(key), dict) and "kind" not in value
+            out[key] = merged(out[key], value) if nested else value
+        return out
+
+    return from_dict(type(config), merged(to_dict(config), values))
+
+
 def _assign(values: Plain, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     node = values

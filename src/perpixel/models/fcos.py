@@ -107,7 +107,7 @@ class FCOSHead(BoxHead):
         logits = join_levels([self.class_logits(x) for x in class_towers])
         # The network predicts distances in strides, never negative (eq. 3.1): comparable over levels.
         distances = join_levels([scale(self.distances(x)).relu() for scale, x in zip(self.scales, towers, strict=True)])
-        locations = self._locate(pyramid)
+        locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
         boxes = boxes_from_distances(locations.points, distances * locations.strides[:, None])
         quality = None
         if self.quality is not None:
@@ -117,11 +117,9 @@ class FCOSHead(BoxHead):
             quality = torch.logit(centerness(distances.detach()), eps=1e-6)
         return DenseOutputs(logits, boxes, quality, distances, tuple(towers), tuple(class_towers), locations)
 
-    def _locate(self, pyramid: Pyramid) -> Locations:
-        shapes = tuple((x.shape[2], x.shape[3]) for x in pyramid)
-        points, strides, levels = grid_points(
-            shapes, self.strides, self.config.offset, self.config.spread, pyramid[0].device
-        )
+    def locate(self, shapes: tuple[tuple[int, int], ...], device: torch.device | str | None = None) -> Locations:
+        """One location a cell."""
+        points, strides, levels = grid_points(shapes, self.strides, self.config.offset, self.config.spread, device)
         return Locations(points, strides, levels, None, shapes)
 
     def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:

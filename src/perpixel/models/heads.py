@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -39,6 +40,10 @@ class BoxHead(nn.Module, ABC):
     @abstractmethod
     def forward(self, pyramid: Pyramid) -> DenseOutputs:
         """Dense predictions from the pyramid's maps, finest first."""
+
+    @abstractmethod
+    def locate(self, shapes: tuple[tuple[int, int], ...], device: torch.device | str | None = None) -> Locations:
+        """Where predictions stand on pyramid maps of these (height, width)."""
 
     @abstractmethod
     def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:

@@ -39,7 +39,7 @@ class RetinaNet(BoxHeadConfig):
         offset: where in its cell the anchors' centre stands (detectron2, torchvision, mmdetection: 0).
         spread: space a level's cells by image // cells (torchvision).
         thresholds: IoU below which an anchor is background and from which it is positive.
-        low_quality: every object's best anchors are positive whatever their IoU (table 3.1).
+        low_quality: least IoU at which every object's best anchors are positive below the threshold (table 3.1); None: never.
         box_loss: L1 on deltas, or GIoU on boxes (table 3.3, "w/ imprv.").
         smooth_l1_beta: where the L1 loss turns quadratic.
         normalization, normalization_start: what losses are divided by (see PositiveCount); `image`: each image by its own
@@ -59,7 +59,7 @@ class RetinaNet(BoxHeadConfig):
     offset: float = 0.0
     spread: bool = False
     thresholds: tuple[float, float] = (0.4, 0.5)
-    low_quality: bool = True
+    low_quality: float | None = 0.0
     box_loss: Literal["l1", "giou"] = "l1"
     smooth_l1_beta: float = 0.0
     normalization: Normalization | Literal["image"] = "positives"
@@ -102,21 +102,17 @@ class RetinaNetHead(BoxHead):
         logits = join_levels([self.class_logits(x) for x in class_towers], self.per_cell)
         deltas = [scale(self.deltas(x)) for scale, x in zip(self.scales, towers, strict=True)]
         regression = join_levels(deltas, self.per_cell)
-        locations = self._locate(pyramid)
+        locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
         assert locations.anchors is not None
         boxes = decode_deltas(locations.anchors, regression)
         return DenseOutputs(logits, boxes, None, regression, tuple(towers), tuple(class_towers), locations)
 
-    def _locate(self, pyramid: Pyramid) -> Locations:
-        shapes = tuple((x.shape[2], x.shape[3]) for x in pyramid)
-        cells, strides, levels = grid_points(
-            shapes, self.strides, self.config.offset, self.config.spread, pyramid[0].device
-        )
-        around = torch.stack(self.shapes).to(cells.device)[levels]
-        anchors = (cells.repeat(1, 2)[:, None] + around).flatten(0, 1)
-        centers = cells.repeat_interleave(self.per_cell, dim=0)
-        strides, levels = strides.repeat_interleave(self.per_cell), levels.repeat_interleave(self.per_cell)
-        return Locations(centers, strides, levels, anchors, shapes, self.per_cell)
+    def locate(self, shapes: tuple[tuple[int, int], ...], device: torch.device | str | None = None) -> Locations:
+        """One location an anchor."""
+        cells, strides, levels = grid_points(shapes, self.strides, self.config.offset, self.config.spread, device)
+        anchors = (cells.repeat(1, 2)[:, None] + torch.stack(self.shapes).to(cells.device)[levels]).flatten(0, 1)
+        rows = torch.arange(len(cells), device=cells.device).repeat_interleave(self.per_cell)
+        return Locations(cells[rows], strides[rows], levels[rows], anchors, shapes, self.per_cell)
 
     def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:
         """The object each anchor overlaps most, if enough."""

@@ -84,24 +84,25 @@ def match_by_iou(
     anchors: Float[Tensor, "l 4"],
     boxes: Float[Tensor, "n 4"],
     thresholds: tuple[float, float] = (0.4, 0.5),
-    low_quality: bool = True,
+    low_quality: float | None = 0.0,
 ) -> Int[Tensor, " l"]:
     """Row of the object each anchor overlaps most: RetinaNet's rule (Lin et al. 2017).
 
     Args:
         anchors, boxes: anchor boxes and objects.
         thresholds: IoU below the first is background, from the second on positive, `IGNORED` between.
-        low_quality: the best anchors of every object are positive whatever their IoU; they keep the object that they
-            themselves overlap most, as detectron2 and torchvision have it.
+        low_quality: the best anchors of every object are positive from this IoU on (Detectron used 0.4, detectron2 and
+            torchvision any above 0); they keep the object that they themselves overlap most. None: no such rule.
     """
     iou = pairwise_iou(anchors, boxes)
     nothing = iou.new_zeros((len(iou), 1))
     best, row = torch.cat([iou, nothing], dim=1).max(dim=1)
     matched = torch.where(best >= thresholds[1], row, torch.where(best >= thresholds[0], IGNORED, BACKGROUND))
-    if low_quality:
-        # A zero column would claim every anchor of an object no anchor overlaps: hence the second condition.
+    if low_quality is not None:
         of_object = torch.cat([iou, iou.new_zeros((1, iou.shape[1]))]).amax(dim=0)
-        matched = torch.where(((iou == of_object) & (iou > 0)).any(dim=1), row, matched)
+        # An object that no anchor touches has its best IoU, 0, everywhere: it claims none.
+        claims = (iou == of_object) & (iou > 0) & (iou >= low_quality)
+        matched = torch.where(claims.any(dim=1), row, matched)
     return matched
 
 

@@ -1,0 +1,23 @@
+"""`perpixel list`."""
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("part", nargs="?", default="", help="only recipes whose name contains this")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints every recipe with the first line of its docstring."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from perpixel.recipes import recipes
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, function in sorted(recipes().items()):
+        if arguments.part in name:
+            table.add_row(f"[bold]{name}[/bold]", (function.__doc__ or "").strip().splitlines()[0])
+    Console().print(table)
+    return 0

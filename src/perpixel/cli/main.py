@@ -1,0 +1,55 @@
+"""`perpixel COMMAND`: every command is a module with `configure(parser)` and `run(arguments) -> exit status`.
+
+Only the chosen command's module is imported, and it imports torch only when it runs: help is instant.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from perpixel import __version__
+from perpixel.errors import InputError
+
+COMMANDS = {
+    "demo": "train a small detector on synthetic shapes and show what it finds",
+    "train": "train a recipe on your data",
+    "predict": "find objects in pictures, folders, videos",
+    "evaluate": "measure a checkpoint on annotated images",
+    "list": "all recipes",
+    "show": "one recipe with every setting",
+    "check": "validate a data set before training on it",
+    "analyze": "best possible recall and ambiguity of an assignment on a data set",
+    "convert": "turn a checkpoint of another library into one of this library",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 is success, 2 is bad input said in one sentence, 130 an interruption."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="perpixel", description="Instance-level perception by per-pixel prediction.")
+    parser.add_argument("--version", action="version", version=f"perpixel {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error in your input")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, about in COMMANDS.items():
+        sub = commands.add_parser(command, help=about, description=about[0].upper() + about[1:] + ".")
+        if command == name:
+            module = importlib.import_module(f"perpixel.cli.{command}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except InputError as error:
+        if parsed.debug:
+            raise
+        print(f"perpixel: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("perpixel: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

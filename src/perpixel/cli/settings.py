@@ -1,0 +1,58 @@
+"""Arguments that several commands share: a recipe, `key=value` settings, the device."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perpixel.engine.recipe import Recipe
+
+SETTINGS_HELP = (
+    "settings by dotted path, such as training.steps=2000 or model.head.radius=2.0; data=FILE.yaml reads the data settings "
+    "of a file. `perpixel show RECIPE` prints all of them"
+)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds the list of `key=value` settings."""
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=SETTINGS_HELP)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice of a device."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; the first GPU if there is one, else the processor")
+
+
+def with_settings(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
+    """The recipe with `key=value` settings applied in order.
+
+    Raises:
+        InputError: a setting that does not exist or does not fit.
+    """
+    from dataclasses import replace
+
+    from perpixel.config import merge, override
+    from perpixel.data.settings import load_data_yaml
+
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if key == "data" and equals:
+            recipe = replace(recipe, data=merge(recipe.data, load_data_yaml(value)))
+    return override(recipe, [s for s in settings if s.partition("=")[0] != "data"])
+
+
+def chosen_device(name: str | None):
+    """The named device, or the best there is."""
+    import torch
+
+    from perpixel.errors import InputError
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name} is not a device: say cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: there is no GPU that PyTorch can use here; leave the option out")
+    return device

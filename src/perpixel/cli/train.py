@@ -1,0 +1,25 @@
+"""`perpixel train`."""
+
+import argparse
+from pathlib import Path
+
+from perpixel.cli.settings import add_device, add_settings, with_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("recipe", help="a name from `perpixel list`")
+    add_settings(parser)
+    parser.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE by default")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder where it stopped")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains and names the checkpoint."""
+    from perpixel.engine.train import train
+    from perpixel.recipes import get_recipe
+
+    recipe = with_settings(get_recipe(arguments.recipe), arguments.settings)
+    train(recipe, arguments.out, resume=arguments.resume, device=arguments.device)
+    return 0

@@ -1,0 +1,42 @@
+"""Small enough for a processor and no download: what `perpixel demo` trains."""
+
+from perpixel.data.settings import Augment, DataConfig, TestSize
+from perpixel.engine.recipe import Recipe
+from perpixel.engine.settings import Training
+from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN
+from perpixel.ops.assign import LevelRanges
+
+
+def fcos_shapes() -> Recipe:
+    """FCOS from random weights on synthetic shapes, in about two minutes on two processor cores.
+
+    perpixel train fcos_shapes
+    """
+    model = DetectorConfig(
+        backbone=Backbone("resnet10t", weights=None, norm="train", frozen_stages=0),
+        neck=FPN(channels=64, top_levels=0),
+        head=FCOS(class_convs=2, box_convs=2, levels=LevelRanges((32.0, 64.0))),
+    )
+    data = DataConfig(
+        train="shapes:2000:0",
+        val="shapes:100:1",
+        augment=Augment(short_sides=(128,), max_side=192),
+        test=TestSize(short_side=128, max_side=192),
+    )
+    training = Training(
+        steps=300,
+        batch_size=8,
+        optimizer="adamw",
+        learning_rate=0.001,
+        weight_decay=0.01,
+        warmup_steps=20,
+        schedule="cosine",
+        clip_gradients=5.0,
+        evaluate_every=None,
+        save_every=100,
+        log_every=10,
+    )
+    return Recipe("fcos_shapes", model, data, training)
