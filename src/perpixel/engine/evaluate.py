@@ -1,0 +1,118 @@
+"""A model against a data set: COCO results, their metrics, and the photos to look at."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from perpixel.data.dataset import Dataset
+from perpixel.engine.bar import counting_bar
+from perpixel.engine.instances import Instances
+from perpixel.engine.metrics import Kind, Metrics, coco_metrics
+from perpixel.models.heads import Model
+from perpixel.structures import Batch
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: by kind: "bbox", and "segm" and "keypoints" where model and truth have them.
+        results: COCO results of the whole set, in the order of its images.
+        examples: by dataset index, what was found in the images kept to look at.
+        images: images evaluated.
+        seconds: time for data and model together, metrics not counted.
+    """
+
+    metrics: dict[Kind, Metrics]
+    results: list[dict[str, Any]]
+    examples: dict[int, Instances]
+    images: int
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """All numbers by name, such as ``bbox/AP``."""
+        return {f"{kind}/{name}": value for kind, m in self.metrics.items() for name, value in m.summary.items()}
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    batches: Iterable[Batch],
+    device: torch.device | str = "cpu",
+    max_detections: int | None = None,
+    examples: int = 0,
+    progress: bool = True,
+    sigmas: tuple[float, ...] | None = None,
+) -> Evaluation:
+    """Runs `model` over `batches` of `dataset` and scores what it finds.
+
+    Under torch.distributed each process runs its own batches; results are gathered and every process returns the same.
+    The model's mode (training or evaluation) is as before afterwards.
+
+    Args:
+        model: on `device` already.
+        dataset: gives the truth; `Batch.ids` are its indices.
+        batches: as `perpixel.data.loader.test_batches` makes them.
+        device: where the model computes.
+        max_detections: best results counted an image; None is COCO's 100 (keypoints: 20).
+        examples: images kept in `Evaluation.examples`, evenly spread over the set.
+        progress: whether to show a bar.
+        sigmas: spread of each keypoint where there are not COCO's 17.
+    """
+    started = time.perf_counter()
+    truth = dataset.coco_truth()
+    kept = _spread(len(dataset), examples)
+    found: dict[int, list[dict[str, Any]]] = {}
+    shown: dict[int, Instances] = {}
+    training = model.training
+    model.eval()
+    try:
+        with counting_bar("evaluate", len(dataset), show=progress) as bar, torch.inference_mode():
+            for batch in batches:
+                detections = model.predict(batch.to(device, non_blocking=True))
+                for index, original, one in zip(batch.ids, batch.originals, detections, strict=True):
+                    instances = Instances.from_detections(one, original, dataset.classes)
+                    found[index] = instances.to_coco(truth["images"][index]["id"], dataset.category_ids)
+                    if index in kept:
+                        shown[index] = instances
+                bar.advance(len(batch))
+    finally:
+        model.train(training)
+    found, shown = _gathered(found), _gathered(shown)
+    seconds = time.perf_counter() - started
+    results = [result for index in sorted(found) for result in found[index]]
+    metrics: dict[Kind, Metrics] = {}
+    for kind in _kinds(truth, results):
+        metrics[kind] = coco_metrics(truth, results, kind, max_detections, sigmas)
+    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds)
+
+
+def _kinds(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[Kind]:
+    """Boxes always; masks and keypoints where both sides have them."""
+    kinds: list[Kind] = ["bbox"]
+    more: tuple[tuple[Kind, str], ...] = (("segm", "segmentation"), ("keypoints", "keypoints"))
+    for kind, field in more:
+        if any(field in result for result in results) and any(a.get(field) for a in truth["annotations"]):
+            kinds.append(kind)
+    return kinds
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """At most `wanted` numbers below `count`, evenly spread."""
+    wanted = min(wanted, count)
+    return {i * count // wanted for i in range(wanted)}
+
+
+def _gathered(rows: dict[int, Any]) -> dict[int, Any]:
+    """The rows of all processes; an image that two processes had counts once."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    parts: list[dict[int, Any] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, rows)
+    return {index: row for part in parts if part for index, row in part.items()}
