@@ -15,6 +15,7 @@ def some_candidates(locations, images, count):
         image=torch.randint(images, (count,)),
         location=location,
         level=locations.levels[location],
+        cell=locations.cells(location),
         points=locations.points[location],
         strides=locations.strides[location],
         boxes=boxes,
@@ -37,7 +38,7 @@ def test_patches_convolved_equal_the_dense_convolution():
         maps = [torch.randn(2, 6, *s, requires_grad=True) for s in shapes]
         weight, bias = torch.randn(4, 6, 3, 3), torch.randn(4)
         candidates = some_candidates(locations, images=2, count=60)
-        sparse = conv_at(patches_at(maps, locations, candidates), weight, bias)
+        sparse = conv_at(patches_at(maps, candidates), weight, bias)
         dense = [F.conv2d(m, weight, bias, padding=1).flatten(2).transpose(1, 2) for m in maps]
         dense = torch.cat([d.repeat_interleave(anchors_per_cell, dim=1) for d in dense], dim=1)
         torch.testing.assert_close(sparse, rows_at(dense, candidates))
@@ -50,5 +51,5 @@ def test_patches_convolved_equal_the_dense_convolution():
 
 def test_no_candidates_flow_through():
     locations = pyramid_of([(2, 2)], 1)
-    patches = patches_at([torch.randn(1, 3, 2, 2)], locations, some_candidates(locations, 1, 0))
+    patches = patches_at([torch.randn(1, 3, 2, 2)], some_candidates(locations, 1, 0))
     assert conv_at(patches, torch.randn(5, 3, 3, 3)).shape == (0, 5)

@@ -162,7 +162,8 @@ class Candidates(_Movable):
     """Locations chosen to stand for objects: positives in training, survivors of NMS at inference; n rows.
 
     Attributes:
-        image, location, level: (n,) the join keys into every dense map.
+        image, location: (n,) the join keys into dense tables of all levels.
+        level, cell: (n,) with `image` the join keys into maps: which level's, and y * width + x on it.
         points, strides: (n, 2), (n,) of the locations.
         boxes: (n, 4) the target's box in training, the predicted one at inference.
         predicted: (n, 4) the predicted box, detached.
@@ -175,6 +176,7 @@ class Candidates(_Movable):
     image: Int[Tensor, " n"]
     location: Int[Tensor, " n"]
     level: Int[Tensor, " n"]
+    cell: Int[Tensor, " n"]
     points: Float[Tensor, "n 2"]
     strides: Float[Tensor, " n"]
     boxes: Float[Tensor, "n 4"]

@@ -30,6 +30,7 @@ def candidates_at(
         image=image,
         location=location,
         level=where.levels[location],
+        cell=where.cells(location),
         points=where.points[location],
         strides=where.strides[location],
         boxes=boxes,

@@ -74,7 +74,7 @@ class Detector(Model):
         """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
         pyramid = self.neck(self.backbone(images))
         outputs = self.box_head(pyramid)
-        return outputs, self.instance_head(pyramid, outputs.towers) if self.instance_head is not None else None
+        return outputs, self.instance_head(pyramid, outputs) if self.instance_head is not None else None
 
     def normalized(self, batch: Batch) -> Float[Tensor, "b 3 h w"]:
         """The batch's images as the backbone takes them."""

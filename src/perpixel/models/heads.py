@@ -58,8 +58,12 @@ class InstanceHead(nn.Module, ABC):
     """Adds a mask or keypoints to candidates."""
 
     @abstractmethod
-    def forward(self, pyramid: Pyramid, towers: Pyramid) -> Any:
-        """Image-level work, once a batch; whatever it returns arrives as `dense` below."""
+    def forward(self, pyramid: Pyramid, outputs: DenseOutputs) -> Any:
+        """Image-level work, once a batch; whatever it returns arrives as `dense` below.
+
+        `outputs.towers` are the box head's features: what is predicted of a candidate is read there, at candidates only
+        (`perpixel.ops.sampling.patches_at`).
+        """
 
     @abstractmethod
     def choose(self, outputs: DenseOutputs, matches: Matches, batch: Batch) -> Candidates:

@@ -7,24 +7,23 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perpixel.structures import Candidates, Locations
+from perpixel.structures import Candidates
 
 
 def patches_at(
-    maps: Sequence[Float[Tensor, "b c _ _"]], locations: Locations, candidates: Candidates, size: int = 3
+    maps: Sequence[Float[Tensor, "b c _ _"]], candidates: Candidates, size: int = 3
 ) -> Float[Tensor, "n c s s"]:
     """The `size` x `size` neighbourhood of each candidate on its level's map, zero outside the map.
 
     A convolution of the patches (`conv_at`) equals the dense convolution followed by a gather, and skips the ~20,000
     locations that are no candidates (PointINS, section 3.3).
     """
-    cells = locations.cells(candidates.location)
     patches = maps[0].new_zeros((len(candidates), maps[0].shape[1], size, size))
-    reach = torch.arange(size, device=cells.device) - size // 2
+    reach = torch.arange(size, device=maps[0].device) - size // 2
     for level, values in enumerate(maps):
         rows = torch.nonzero(candidates.level == level).squeeze(1)
         width = values.shape[3]
-        y, x = cells[rows] // width, cells[rows] % width
+        y, x = candidates.cell[rows] // width, candidates.cell[rows] % width
         padded = F.pad(values, [size // 2] * 4)
         near_y = (y[:, None] + reach + size // 2)[:, :, None]
         near_x = (x[:, None] + reach + size // 2)[:, None, :]
