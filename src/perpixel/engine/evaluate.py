@@ -53,7 +53,8 @@ def evaluate(
     """Runs `model` over `batches` of `dataset` and scores what it finds.
 
     Under torch.distributed each process runs its own batches; results are gathered and every process returns the same.
-    The model's mode (training or evaluation) is as before afterwards.
+    Only images that arrive in `batches` count: those the loader left out as unreadable are not missed objects. The
+    model's mode (training or evaluation) is as before afterwards.
 
     Args:
         model: on `device` already.
@@ -86,11 +87,19 @@ def evaluate(
         model.train(training)
     found, shown = _gathered(found), _gathered(shown)
     seconds = time.perf_counter() - started
+    truth = _restricted(truth, found.keys())
     results = [result for index in sorted(found) for result in found[index]]
     metrics: dict[Kind, Metrics] = {}
     for kind in _kinds(truth, results):
         metrics[kind] = coco_metrics(truth, results, kind, max_detections, sigmas)
     return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds)
+
+
+def _restricted(truth: dict[str, Any], indices: Iterable[int]) -> dict[str, Any]:
+    """The truth of these images only: one that could not be read must not count as missed."""
+    images = [truth["images"][index] for index in sorted(indices)]
+    kept = {image["id"] for image in images}
+    return truth | {"images": images, "annotations": [a for a in truth["annotations"] if a["image_id"] in kept]}
 
 
 def _kinds(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[Kind]:

@@ -84,13 +84,10 @@ def coco_metrics(
     Raises:
         InputError: results of an image that the truth does not have, or keypoints without known sigmas.
     """
-    known = {image["id"] for image in truth["images"]}
-    for result in results:
-        if result["image_id"] not in known:
-            raise InputError(f"the results hold image_id {result['image_id']}, which the truth does not have")
+    truth, results = _numbered(truth, results)
     limit = max_detections or (20 if kind == "keypoints" else 100)
     limits = [limit] if kind == "keypoints" else sorted({min(n, limit) for n in (1, 10)} | {limit})
-    reference = COCO({"info": {}, **truth, "annotations": [_complete(a) for a in truth["annotations"]]})
+    reference = COCO(truth)
     evaluation = COCOeval(reference, reference.loadRes(results), kind)
     evaluation.params.maxDets = limits
     if kind == "keypoints":
@@ -109,10 +106,28 @@ def coco_metrics(
     )
 
 
-def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
-    """The annotation with the optional fields COCOeval reads."""
-    _, _, width, height = annotation["bbox"]
-    return {"iscrowd": 0, "area": width * height, **annotation}
+def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Both with images numbered in the order of their ids, which may be text, and what COCOeval needs filled in.
+
+    Annotations are numbered from 1: to COCOeval a match with annotation 0 looks like no match.
+    """
+    number = {identity: i for i, identity in enumerate(sorted((image["id"] for image in truth["images"]), key=_rank))}
+    for result in results:
+        if result["image_id"] not in number:
+            raise InputError(f"the results hold image_id {result['image_id']}, which the truth does not have")
+    annotations = []
+    for i, annotation in enumerate(truth["annotations"], start=1):
+        _, _, width, height = annotation["bbox"]
+        filled = {"iscrowd": 0, "area": width * height, **annotation}
+        annotations.append(filled | {"id": i, "image_id": number[annotation["image_id"]]})
+    images = [image | {"id": number[image["id"]]} for image in truth["images"]]
+    numbered = {"info": {}, **truth, "images": images, "annotations": annotations}
+    return numbered, [result | {"image_id": number[result["image_id"]]} for result in results]
+
+
+def _rank(identity: int | str) -> tuple[bool, int | str]:
+    """Numbers in their order, then texts in theirs."""
+    return isinstance(identity, str), identity
 
 
 def _set_sigmas(evaluation: COCOeval, truth: dict[str, Any], sigmas: Sequence[float] | None) -> None:

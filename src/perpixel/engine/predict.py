@@ -1,0 +1,211 @@
+"""A model at work on photos and videos: from any source to `Instances`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from perpixel.data.loader import prepare_image
+from perpixel.data.settings import TestSize
+from perpixel.engine.bar import counting_bar
+from perpixel.engine.distributed import choose_device
+from perpixel.engine.gallery import GalleryItem, write_gallery
+from perpixel.engine.instances import Instances
+from perpixel.engine.prediction_files import PictureWriter, ResultsFile, unique_names
+from perpixel.engine.sources import Anything, Frame, Photo, is_single, is_stream, list_sources
+from perpixel.engine.visualize import Style
+from perpixel.errors import InputError
+from perpixel.models.heads import Model
+from perpixel.structures import Batch, pad_images
+
+
+class Predictor:
+    """A model with what is needed to use it on photos.
+
+    Args:
+        model: any `Model`; moved to the device and set to evaluation.
+        class_names: name of each label.
+        test_size: the size photos are resized to.
+        device: where to compute; None takes the GPU if there is one.
+        divisor: the padded input's sides are multiples of it.
+        skeleton: pairs of joints to draw, where the model predicts keypoints other than COCO's 17.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        class_names: Sequence[str],
+        test_size: TestSize | None = None,
+        device: torch.device | str | None = None,
+        divisor: int = 32,
+        skeleton: tuple[tuple[int, int], ...] | None = None,
+    ):
+        self.device = choose_device(device)
+        self.model = model.to(self.device).eval()
+        self.class_names = tuple(class_names)
+        self.test_size = test_size or TestSize()
+        self.divisor = divisor
+        self.skeleton = skeleton
+
+    def predict(
+        self, source: Anything, score: float = 0.3, batch_size: int = 1
+    ) -> Instances | list[Instances] | Iterator[Instances]:
+        """What is in `source`.
+
+        One photo (a path, PIL image, array or tensor) gives one `Instances`; a folder, a pattern or a list gives a
+        list, which keeps no pixels of photos that can be read again; a video or camera gives an iterator over its
+        frames. `list_sources` says what a source can be.
+
+        Args:
+            source: see above.
+            score: smallest score kept.
+            batch_size: photos computed at once.
+
+        Raises:
+            InputError: a source that does not exist or cannot be read.
+        """
+        stream = self.stream(source, score, batch_size)
+        if is_stream(source):
+            return stream
+        if is_single(source):
+            return next(stream)
+        return [found.without_image() for found in stream]
+
+    def stream(self, source: Anything, score: float = 0.3, batch_size: int = 1) -> Iterator[Instances]:
+        """What is in each photo or frame of `source`, in order, with bounded memory; each holds its pixels.
+
+        Raises:
+            InputError: a source that does not exist or cannot be read, when its turn comes.
+        """
+        return self.stream_frames(
+            (frame for item in list_sources(source) for frame in item.frames()), score, batch_size
+        )
+
+    def stream_frames(self, frames: Iterable[Frame], score: float = 0.3, batch_size: int = 1) -> Iterator[Instances]:
+        """The same for frames already read."""
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} is not a positive number of photos")
+        waiting: list[Frame] = []
+        for frame in frames:
+            waiting.append(frame)
+            if len(waiting) == batch_size:
+                yield from self.predict_frames(waiting, score)
+                waiting = []
+        if waiting:
+            yield from self.predict_frames(waiting, score)
+
+    def predict_frames(self, frames: Sequence[Frame], score: float = 0.3) -> list[Instances]:
+        """What is in each of several frames, computed at once."""
+        prepared = [prepare_image(frame.image, self.test_size) for frame in frames]
+        batch = Batch(
+            images=pad_images([image for image, _ in prepared], self.divisor),
+            sizes=tuple(size for _, size in prepared),
+            originals=tuple(frame.image.shape[:2] for frame in frames),
+            ids=tuple(range(len(frames))),
+        ).to(self.device, non_blocking=True)
+        with torch.inference_mode():
+            detections = self.model.predict(batch)
+        return [
+            Instances.from_detections(
+                found,
+                frame.image.shape[:2],
+                self.class_names,
+                score=score,
+                image=frame.image,
+                path=frame.path,
+                frame=frame.number,
+                skeleton=self.skeleton,
+            )
+            for found, frame in zip(detections, frames, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict_to_folder` wrote.
+
+    Attributes:
+        pictures: annotated pictures and videos.
+        results: COCO results of all photos and frames; image_id counts them from 1, file_name names them.
+        gallery: the page to look at, or None.
+        photos: photos and frames predicted on.
+        instances: objects found in all.
+        refused: a sentence for each photo or video that could not be read.
+    """
+
+    pictures: list[Path]
+    results: Path
+    gallery: Path | None
+    photos: int
+    instances: int
+    refused: list[str]
+
+    @property
+    def status(self) -> int:
+        """The command's exit status: 0, or 1 where something could not be read."""
+        return 1 if self.refused else 0
+
+
+def predict_to_folder(
+    predictor: Predictor,
+    source: Anything,
+    out: str | Path,
+    score: float = 0.3,
+    category_ids: Sequence[int] | None = None,
+    gallery: int = 200,
+    style: Style | None = None,
+    progress: bool = True,
+    title: str = "perpixel: predictions",
+) -> Predicted:
+    """Predicts on everything in `source` and writes annotated pictures, one COCO results file and a page to look at.
+
+    A photo that cannot be read is named and the others go on: each input ends in `pictures` or in `refused`. The results
+    file is complete JSON even if the work is interrupted.
+
+    Args:
+        predictor: the model.
+        source: as `list_sources` takes it.
+        out: folder for ``results.json``, ``gallery.html`` and the pictures; made where it is missing.
+        score: smallest score kept.
+        category_ids: number of each class in the results; by default label + 1.
+        gallery: photos shown on the page at most; 0 writes none.
+        style: how pictures are drawn.
+        progress: whether to show a bar.
+        title: heading of the page.
+
+    Raises:
+        InputError: the source as a whole is wrong, or `out` cannot be written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a folder: {error.strerror}") from error
+    listed = list(list_sources(source))
+    lengths = [1 if isinstance(item, Photo) else item.length() for item in listed]
+    total = None if None in lengths else sum(length or 0 for length in lengths)
+    names = unique_names([item.path.name if item.path else f"{item.name}.png" for item in listed])
+    pictures: list[Path] = []
+    refused: list[str] = []
+    shown: list[GalleryItem] = []
+    photos = instances = 0
+    with ResultsFile(folder / "results.json") as results, counting_bar("predict", total, show=progress) as bar:
+        for item, name in zip(listed, names, strict=True):
+            try:
+                with PictureWriter(folder / name, item, style) as writer:
+                    for found in predictor.stream_frames(item.frames(), score):
+                        photos, instances = photos + 1, instances + len(found)
+                        writer.add(found)
+                        label = name if found.frame is None else f"{name} frame {found.frame}"
+                        results.add(found.to_coco(photos, category_ids), label)
+                        if len(shown) < gallery and isinstance(item, Photo):
+                            shown.append(GalleryItem.make(name, found))
+                        bar.advance()
+                pictures.append(writer.path)
+            except InputError as error:
+                refused.append(str(error))
+                bar.say(f"left out: {error}")
+                bar.advance()
+    page = write_gallery(folder / "gallery.html", shown, title, score=score) if shown else None
+    return Predicted(pictures, folder / "results.json", page, photos, instances, refused)
