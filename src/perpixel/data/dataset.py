@@ -1,0 +1,148 @@
+"""What a data set is: records of images with their objects, in pixels of the original image."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy import ndarray
+
+Polygons = tuple[ndarray, ...]
+Image = UInt8[ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class Rle:
+    """A mask in COCO's compressed run-length code.
+
+    Attributes:
+        size: (height, width) of the mask, that of its image.
+        counts: the runs, column by column, as COCO compresses them.
+    """
+
+    size: tuple[int, int]
+    counts: bytes
+
+
+Shape = Polygons | Rle | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and its objects, in pixels of the original image, continuous coordinates.
+
+    Attributes:
+        id: what the data set calls the image.
+        path: the image's file, or None where the image is made on the fly.
+        size: (height, width).
+        boxes: (n, 4) xyxy, clipped to the image.
+        labels: (n,) 0..K-1.
+        shapes: a mask an object: polygons ((m, 2) arrays of x, y), a run-length code, or None where only a box is known.
+        keypoints: (n, k, 3) x, y, visibility (0 absent, 1 hidden, 2 visible), or None where the data set has none.
+            COCO files name keypoints by pixel index; they stand here half a pixel further, at the pixel's centre.
+        crowd: (n,) groups of objects, or objects marked difficult: neither truth nor background.
+        annotation_ids: (n,) the file's numbers.
+    """
+
+    id: int | str
+    path: Path | None
+    size: tuple[int, int]
+    boxes: Float32[ndarray, "n 4"]
+    labels: Int64[ndarray, " n"]
+    shapes: tuple[Shape, ...]
+    keypoints: Float32[ndarray, "n k 3"] | None
+    crowd: Bool[ndarray, " n"]
+    annotation_ids: Int64[ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+class Dataset(ABC):
+    """Images with objects, by number 0..len-1.
+
+    Attributes:
+        name: the source as the user wrote it, for messages.
+        classes: names of the labels 0..K-1.
+        category_ids: the file's own number of each class.
+        keypoint_names: names of the keypoints; empty where there are none.
+        flip_pairs: keypoints that change places in a mirror.
+        skipped: what was left out because it was bad, a sentence each.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    keypoint_names: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    skipped: list[str]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def record(self, index: int) -> Record:
+        """The objects of image `index`."""
+
+    @abstractmethod
+    def image(self, index: int) -> Image:
+        """The pixels of image `index`, upright RGB.
+
+        Raises:
+            InputError: the file cannot be read, or has another size than its record.
+        """
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Int64[ndarray, "n 2"]:
+        """(height, width) of every image."""
+
+    @property
+    @abstractmethod
+    def object_counts(self) -> Int64[ndarray, " n"]:
+        """Objects of every image, crowds not counted."""
+
+    @abstractmethod
+    def coco_truth(self) -> dict[str, Any]:
+        """Ground truth as COCO's evaluation reads it, with the file's own image, annotation and category numbers."""
+
+
+def flip_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """Pairs of keypoints whose names differ by left and right only, each pair once.
+
+    Understands ``left_eye`` / ``right_eye`` and ``l_eye`` / ``r_eye``, at either end of the name.
+    """
+    where = {name.lower(): index for index, name in enumerate(names)}
+    pairs = []
+    for name, index in where.items():
+        for left, right in (("left", "right"), ("l_", "r_"), ("_l", "_r")):
+            mirrored = _swap(name, left, right)
+            if mirrored != name and mirrored in where:
+                pairs.append((index, where[mirrored]))
+                break
+    return tuple(pairs)
+
+
+def _swap(name: str, left: str, right: str) -> str:
+    if left == "left":
+        return name.replace(left, right)
+    if left == "l_":
+        return right + name[2:] if name.startswith(left) else name
+    return name[:-2] + right if name.endswith(left) else name
+
+
+def box_fault(box: tuple[float, float, float, float], size: tuple[int, int]) -> str | None:
+    """What is wrong with a box (x1, y1, x2, y2) in an image of (height, width), or None.
+
+    A box that reaches past the image is not a fault: it is clipped. One that lies wholly outside is.
+    """
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return "has a coordinate that is not a number"
+    if x2 <= x1 or y2 <= y1:
+        return "has no width" if x2 <= x1 else "has no height"
+    if x2 <= 0 or y2 <= 0 or x1 >= size[1] or y1 >= size[0]:
+        return f"lies outside the image ({size[1]}x{size[0]})"
+    return None

@@ -1,0 +1,80 @@
+"""Walks a large json object member by member and item by item; only one item is in memory as Python objects."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from perpixel.errors import InputError
+
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+def members(path: Path) -> Iterator[tuple[str, Iterator[Any]]]:
+    """The members of the object in `path`: name and items; a member that is not a list has itself as the one item.
+
+    The items of a member must be consumed before the next member is asked for.
+
+    Raises:
+        InputError: the file cannot be read, is not json or holds no object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error.reason})") from error
+    cursor = _Cursor(text)
+    try:
+        if cursor.peek() != "{":
+            raise InputError(f"{path}: holds no COCO ground truth, which is an object with images and annotations")
+        cursor.step()
+        while cursor.peek() != "}":
+            name = cursor.value()
+            cursor.expect(":")
+            yield name, _items(cursor)
+            cursor.separator("}")
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid json ({error}); perhaps the file was cut short") from error
+
+
+def _items(cursor: "_Cursor") -> Iterator[Any]:
+    if cursor.peek() != "[":
+        yield cursor.value()
+        return
+    cursor.step()
+    while cursor.peek() != "]":
+        yield cursor.value()
+        cursor.separator("]")
+    cursor.step()
+
+
+class _Cursor:
+    """A place in the text; every step skips white space."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.decode = json.JSONDecoder().raw_decode
+        self.at = _space(text, 0).end()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def step(self) -> None:
+        self.at = _space(self.text, self.at + 1).end()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def value(self) -> Any:
+        value, end = self.decode(self.text, self.at)
+        self.at = _space(self.text, end).end()  # pyright: ignore[reportOptionalMemberAccess]
+        return value
+
+    def expect(self, sign: str) -> None:
+        if self.peek() != sign:
+            raise json.JSONDecodeError(f"Expecting {sign!r}", self.text, self.at)
+        self.step()
+
+    def separator(self, closing: str) -> None:
+        """Passes a comma; stays before the closing bracket."""
+        if self.peek() != closing:
+            self.expect(",")

@@ -1,0 +1,269 @@
+"""Batches for training and evaluation.
+
+What step k holds is a pure function of (seed, k, data set, settings): it does not depend on the number of workers, on where
+training was resumed, or on how many processes share the global batch. One worker makes a whole batch; it sends pixels and
+masks as two tensors, which keeps shared memory and file handles few.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from perpixel.data.dataset import Dataset, Image
+from perpixel.data.geometry import resized_size, whole
+from perpixel.data.order import StepOrder, shape_groups
+from perpixel.data.sample import Sample, test_sample, train_sample
+from perpixel.data.settings import DataConfig, TestSize
+from perpixel.errors import InputError
+from perpixel.structures import Batch, Targets, pad_images
+
+_REPLACEMENTS = 20
+
+
+def train_batches(
+    dataset: Dataset,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    divisor: int = 32,
+) -> Iterator[Batch]:
+    """Endless training batches, augmented, with targets.
+
+    `Batch.progress` is the step's number, `Batch.ids` are the data set's image ids. Crowds stand in `Targets.ignored`
+    only. With `data.skip_bad` an unreadable image is replaced by another one, chosen by the seed, and listed in
+    `dataset.skipped`.
+
+    Args:
+        dataset: the training set.
+        data: augmentation, masks, workers.
+        batch_size: images a step for this process.
+        seed: chooses order and augmentation.
+        start_step: the first step to make.
+        rank, world_size: this process and their number; together they see the images of one process with
+            `batch_size * world_size`.
+        divisor: sides of the padded input are multiples of it.
+
+    Raises:
+        InputError: no image to train on, or an image that cannot be read.
+    """
+    members = np.arange(len(dataset))
+    if not data.keep_empty:
+        members = np.flatnonzero(dataset.object_counts > 0)
+    if not len(members):
+        raise InputError(f"{dataset.name}: there is no image with objects to train on")
+    groups = shape_groups(dataset.sizes, members) if data.group_by_shape else [members]
+    order = StepOrder(groups, batch_size * world_size, seed)
+    work = _TrainSteps(dataset, data, order, batch_size, rank, divisor)
+    return _run(work, count(start_step), data.workers, dataset)
+
+
+def test_batches(
+    dataset: Dataset,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    divisor: int = 32,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Every image once, in the data set's order, resized only and without targets.
+
+    `Batch.ids` are positions in the data set (not image ids): `dataset.record(id)` gives the rest. Process `rank` of
+    `world_size` gets images rank, rank + world_size and so on. With `data.skip_bad` unreadable images are left out and
+    listed in `dataset.skipped`.
+
+    Raises:
+        InputError: an image that cannot be read.
+    """
+    mine = list(range(rank, len(dataset), world_size))
+    chunks = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    work = _TestSteps(dataset, data, chunks, divisor)
+    return _run(work, range(len(chunks)), data.workers, dataset)
+
+
+test_batches.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (not a test case, whatever its name)
+
+
+def prepare_image(image: Image, test: TestSize) -> tuple[UInt8[Tensor, "3 h w"], tuple[int, int]]:
+    """The input of a photo, as `test_batches` makes it.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        test: the size.
+
+    Returns:
+        (3, h, w) uint8, and its (height, width).
+    """
+    size = resized_size(image.shape[:2], test.short_side, test.max_side)
+    pixels = whole(image.shape[:2], size).image(image)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), size
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A batch on its way from a worker: two large tensors, the rest small arrays."""
+
+    images: Tensor | None
+    masks: Tensor | None
+    samples: tuple[Sample, ...]
+    step: int
+    skipped: tuple[str, ...] = ()
+    failure: str | None = None
+
+    def pin_memory(self) -> "_Packed":
+        """Called by the loader where a GPU is present."""
+        images = None if self.images is None else self.images.pin_memory()
+        masks = None if self.masks is None else self.masks.pin_memory()
+        return replace(self, images=images, masks=masks)
+
+    def batch(self, with_targets: bool) -> Batch:
+        assert self.images is not None
+        counts = [len(sample.boxes) for sample in self.samples]
+        masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
+        targets = tuple(_targets(sample, mask) for sample, mask in zip(self.samples, masks, strict=True))
+        return Batch(
+            images=self.images,
+            sizes=tuple(sample.size for sample in self.samples),
+            originals=tuple(sample.original for sample in self.samples),
+            targets=targets if with_targets else None,
+            ids=tuple(sample.id for sample in self.samples),
+            progress=self.step,
+        )
+
+
+def _targets(sample: Sample, masks: Tensor | None) -> Targets:
+    return Targets(
+        boxes=torch.from_numpy(sample.boxes),
+        labels=torch.from_numpy(sample.labels),
+        masks=masks,
+        centers=None if sample.centers is None else torch.from_numpy(sample.centers),
+        keypoints=None if sample.keypoints is None else torch.from_numpy(sample.keypoints),
+        ignored=torch.from_numpy(sample.ignored),
+    )
+
+
+def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) -> _Packed:
+    if not samples:
+        return _Packed(None, None, (), step, tuple(skipped))
+    images = pad_images([torch.from_numpy(sample.image).permute(2, 0, 1) for sample in samples], divisor)
+    masks = None
+    if samples[0].masks is not None:
+        masks = torch.zeros((sum(len(s.boxes) for s in samples), *images.shape[2:]), dtype=torch.bool)
+        row = 0
+        for sample in samples:
+            assert sample.masks is not None
+            height, width = sample.size
+            masks[row : row + len(sample.boxes), :height, :width] = torch.from_numpy(sample.masks)
+            row += len(sample.boxes)
+    light = tuple(replace(sample, image=sample.image[:0], masks=None) for sample in samples)
+    return _Packed(images, masks, light, step, tuple(skipped))
+
+
+class _Steps(TorchDataset):
+    """What a worker runs: a step's number in, a packed batch out. A user's error travels as its sentence."""
+
+    with_targets: bool
+
+    def __init__(self, dataset: Dataset, data: DataConfig, divisor: int) -> None:
+        self.dataset, self.data, self.divisor = dataset, data, divisor
+
+    def __getitem__(self, step: int) -> _Packed:
+        try:
+            return self.make(step)
+        except InputError as error:
+            return _Packed(None, None, (), step, failure=str(error))
+
+    def make(self, step: int) -> _Packed:
+        raise AssertionError("a subclass makes the batch")
+
+    def attempt(self, make: Callable[[], Sample], skipped: list[str]) -> Sample | None:
+        """A sample; or None, noted, where its image is bad and bad data is to be skipped."""
+        try:
+            return make()
+        except InputError as error:
+            if not self.data.skip_bad:
+                raise
+            skipped.append(str(error))
+            return None
+
+
+class _TrainSteps(_Steps):
+    with_targets = True
+
+    def __init__(
+        self, dataset: Dataset, data: DataConfig, order: StepOrder, batch_size: int, rank: int, divisor: int
+    ) -> None:
+        super().__init__(dataset, data, divisor)
+        self.order, self.batch_size, self.rank = order, batch_size, rank
+
+    def make(self, step: int) -> _Packed:
+        indices = self.order.indices(step)
+        skipped: list[str] = []
+        first = self.rank * self.batch_size
+        samples = [self._sample(int(indices[p]), step, p, skipped) for p in range(first, first + self.batch_size)]
+        return _pack(samples, self.divisor, step, skipped)
+
+    def _sample(self, index: int, step: int, position: int, skipped: list[str]) -> Sample:
+        for trial in range(_REPLACEMENTS):
+            random = np.random.default_rng([self.order.seed, step, position, trial])
+            if trial:
+                index = self.order.any_index(random)
+            sample = self.attempt(lambda i=index, r=random: train_sample(self.dataset, i, self.data, r), skipped)
+            if sample is not None:
+                return sample
+        raise InputError(
+            f"{self.dataset.name}: {_REPLACEMENTS} images in a row cannot be read; the last: {skipped[-1]}"
+        )
+
+
+class _TestSteps(_Steps):
+    with_targets = False
+
+    def __init__(self, dataset: Dataset, data: DataConfig, chunks: list[list[int]], divisor: int) -> None:
+        super().__init__(dataset, data, divisor)
+        self.chunks = chunks
+
+    def make(self, step: int) -> _Packed:
+        skipped: list[str] = []
+        tried = (self.attempt(lambda i=i: test_sample(self.dataset, i, self.data), skipped) for i in self.chunks[step])
+        return _pack([sample for sample in tried if sample is not None], self.divisor, step, skipped)
+
+
+def _run(work: _Steps, steps: Iterable[int], workers: int, dataset: Dataset) -> Iterator[Batch]:
+    loader = DataLoader(
+        work,
+        sampler=steps,
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_quiet_worker,
+    )
+    for packed in loader:
+        if packed.failure is not None:
+            raise InputError(packed.failure)
+        for sentence in packed.skipped:
+            if sentence not in dataset.skipped:
+                dataset.skipped.append(sentence)
+        if packed.samples:
+            yield packed.batch(work.with_targets)
+
+
+def _unchanged(packed: _Packed) -> _Packed:
+    return packed
+
+
+def _quiet_worker(_: int) -> None:
+    """One thread a worker: the batch is the unit of parallel work."""
+    torch.set_num_threads(1)

@@ -1,0 +1,105 @@
+"""One image and its objects made ready for a batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy import ndarray
+
+from perpixel.data.dataset import Dataset
+from perpixel.data.geometry import draw_placement, place_objects, resized_size, whole
+from perpixel.data.settings import Color, DataConfig
+from perpixel.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a batch, before the padding; fields as in `perpixel.structures`."""
+
+    id: int | str
+    image: UInt8[ndarray, "_ _ 3"]
+    size: tuple[int, int]
+    original: tuple[int, int]
+    boxes: Float32[ndarray, "n 4"]
+    labels: Int64[ndarray, " n"]
+    masks: Bool[ndarray, "n h w"] | None
+    centers: Float32[ndarray, "n 2"] | None
+    keypoints: Float32[ndarray, "n k 3"] | None
+    ignored: Float32[ndarray, "m 4"]
+
+
+def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.random.Generator) -> Sample:
+    """Image `index` augmented; all chance comes from `random`."""
+    record, augment = dataset.record(index), data.augment
+    image = dataset.image(index)
+    placement = draw_placement(record.size, augment, random)
+    objects = np.flatnonzero(~record.crowd)
+    limits = {"min_visible": augment.min_visible, "min_side": augment.min_side}
+    shapes = tuple(record.shapes[row] for row in objects)
+    try:
+        placed = place_objects(placement, record.boxes[objects], shapes, masks=data.masks, **limits)
+    except InputError as error:
+        raise InputError(f"{dataset.name}: image {record.id!r}: {error}") from error
+    crowd = np.flatnonzero(record.crowd)
+    ignored = place_objects(placement, record.boxes[crowd], (None,) * len(crowd), masks=False)
+    rows = objects[placed.rows]
+    keypoints = record.keypoints
+    return Sample(
+        id=record.id,
+        image=change_color(placement.image(image), augment.color, random),
+        size=placement.size,
+        original=record.size,
+        boxes=placed.boxes,
+        labels=record.labels[rows],
+        masks=placed.masks,
+        centers=None if placed.masks is None else mass_centers(placed.masks),
+        keypoints=None if keypoints is None else placement.keypoints(keypoints[rows], dataset.flip_pairs),
+        ignored=ignored.boxes,
+    )
+
+
+def test_sample(dataset: Dataset, index: int, data: DataConfig) -> Sample:
+    """Image `index` resized, without objects; its id is `index`."""
+    image = dataset.image(index)
+    original = (image.shape[0], image.shape[1])
+    size = resized_size(original, data.test.short_side, data.test.max_side)
+    none = np.zeros((0, 4), dtype=np.float32)
+    pixels = whole(original, size).image(image)
+    return Sample(index, pixels, size, original, none, np.zeros(0, dtype=np.int64), None, None, None, none)
+
+
+test_sample.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (not a test case, whatever its name)
+
+
+def mass_centers(masks: Bool[ndarray, "n h w"]) -> Float32[ndarray, "n 2"]:
+    """Mean (x, y) pixel index of each mask, no half added; NaN for an empty one."""
+    columns, rows = masks.sum(1, dtype=np.float64), masks.sum(2, dtype=np.float64)
+    total = columns.sum(1)
+    with np.errstate(invalid="ignore"):
+        x = columns @ np.arange(masks.shape[2]) / total
+        y = rows @ np.arange(masks.shape[1]) / total
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def change_color(image: UInt8[ndarray, "h w 3"], color: Color, random: np.random.Generator) -> UInt8[ndarray, "h w 3"]:
+    """Random brightness, contrast, saturation and hue, in random order."""
+    order = random.permutation(4)
+    draws = random.uniform(-1, 1, size=4)
+    if color == Color():
+        return image
+    from torchvision.transforms.v2 import functional
+
+    strengths = (color.brightness, color.contrast, color.saturation, color.hue)
+    changes = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
+    pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    for which in order:
+        change = float(strengths[which] * draws[which])
+        if change:
+            pixels = changes[which](pixels, change if which == 3 else 1 + change)
+    return pixels.permute(1, 2, 0).contiguous().numpy()

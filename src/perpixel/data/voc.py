@@ -1,0 +1,154 @@
+"""Pascal VOC: an xml file an image."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from perpixel.data.dataset import box_fault
+from perpixel.data.image import SUFFIXES, image_size
+from perpixel.data.labels import align_classes
+from perpixel.data.table import Faults, TableBuilder, TableDataset
+from perpixel.errors import InputError
+
+_ANNOTATIONS, _IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+
+
+def voc_root(source: Path) -> Path | None:
+    """The folder that holds the annotations folder with xml files: `source` or, for a split file, one above it."""
+    places = [source] if source.is_dir() else list(source.parents)[:3] if source.suffix == ".txt" else []
+    for place in places:
+        folder = _first_folder(place, _ANNOTATIONS)
+        if folder is not None and next(folder.glob("*.xml"), None) is not None:
+            return place
+    return None
+
+
+def read_voc(
+    source: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, skip_bad: bool = False
+) -> TableDataset:
+    """The data set of a VOC folder, or of the names in one of its split files.
+
+    VOC counts pixels from 1 and includes the last one, so a box covers [xmin - 1, xmax] in continuous coordinates; a box
+    whose two ends are the same number is taken for a slip of the annotator, not for a pixel. Objects marked difficult
+    become crowds: neither truth nor background. Classes are the names that occur, sorted.
+
+    Args:
+        source: the folder, or a text file whose lines begin with the names of images.
+        images: the folder of the images; None means JPEGImages/ or images/ beside the annotations.
+        classes: the classes of the training set.
+        skip_bad: leave out bad images and objects and list them.
+
+    Raises:
+        InputError: names the xml file, the object and the field.
+    """
+    root = voc_root(source)
+    annotations = None if root is None else _first_folder(root, _ANNOTATIONS)
+    if root is None or annotations is None:
+        raise InputError(f"{source}: there is no folder Annotations with xml files here or above")
+    folder = images or _first_folder(root, _IMAGES)
+    if folder is None:
+        raise InputError(f"{root}: there is no folder JPEGImages or images; name it with images=…")
+    reader = _Reader(annotations, folder, Faults(skip_bad))
+    for stem in _stems(source, annotations):
+        reader.read(stem)
+    return reader.dataset(str(source), classes)
+
+
+def _stems(source: Path, annotations: Path) -> list[str]:
+    if source.is_dir():
+        return sorted(path.stem for path in annotations.glob("*.xml"))
+    stems = [line.split()[0] for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not stems:
+        raise InputError(f"{source}: names no image; a split file holds a name on each line")
+    return stems
+
+
+class _Reader:
+    def __init__(self, annotations: Path, folder: Path, faults: Faults) -> None:
+        self.annotations, self.folder, self.faults = annotations, folder, faults
+        self.table = TableBuilder()
+        self.names: list[str] = []
+        self.files = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in SUFFIXES:
+                self.files.setdefault(path.stem, path.name)
+        self.seen: set[str] = set()
+
+    def read(self, stem: str) -> None:
+        path = self.annotations / f"{stem}.xml"
+        if stem in self.seen:
+            return self.faults.report(f"{path}: the image is listed twice")
+        self.seen.add(stem)
+        try:
+            root = ElementTree.parse(path).getroot()
+        except FileNotFoundError:
+            return self.faults.report(f"{path}: there is no such annotation file, but the split names it")
+        except ElementTree.ParseError as error:
+            return self.faults.report(f"{path}: is not valid xml ({error})")
+        objects = root.findall("object")
+        file = self.files.get(stem) or self._named_file(root)
+        if file is None:
+            return self.faults.report(
+                f"{path}: there is no image {stem} in {self.folder}, with its {len(objects)} objects left out"
+            )
+        try:
+            size = _stated_size(root) or image_size(self.folder / file)
+        except InputError as error:
+            return self.faults.report(f"{error}, with its {len(objects)} objects left out")
+        row = self.table.add_image(stem, file, size)
+        for number, entry in enumerate(objects, start=1):
+            fault = self._object(row, entry, size)
+            if fault:
+                self.faults.report(f"{path}: object {number} ({entry.findtext('name')}): {fault}")
+        return None
+
+    def _named_file(self, root: ElementTree.Element) -> str | None:
+        name = (root.findtext("filename") or "").strip()
+        return name if name and (self.folder / name).is_file() else None
+
+    def _object(self, row: int, entry: ElementTree.Element, size: tuple[int, int]) -> str | None:
+        name = (entry.findtext("name") or "").strip()
+        if not name:
+            return "has no name"
+        ends = []
+        for field in ("xmin", "ymin", "xmax", "ymax"):
+            text = entry.findtext(f"bndbox/{field}")
+            try:
+                ends.append(float(text or ""))
+            except ValueError:
+                return f"bndbox {field}={text!r} is not a number"
+        x1, y1, x2, y2 = ends
+        shown = f"bndbox xmin={x1:g} ymin={y1:g} xmax={x2:g} ymax={y2:g}"
+        if math.isfinite(sum(ends)) and (x2 <= x1 or y2 <= y1):
+            return f"{shown} has no {'width' if x2 <= x1 else 'height'}"
+        fault = box_fault((x1 - 1, y1 - 1, x2, y2), size)
+        if fault:
+            return f"{shown} {fault}"
+        difficult = (entry.findtext("difficult") or "").strip() == "1"
+        box = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
+        self.table.add_object(row, len(self.table) + 1, len(self.names), box, crowd=difficult)
+        self.names.append(name)
+        return None
+
+    def dataset(self, source: str, classes: Sequence[str] | None) -> TableDataset:
+        if not self.table.image_ids:
+            raise InputError(f"{source}: none of its images can be used")
+        numbers = {name: number for number, name in enumerate(sorted(set(self.names)), start=1)}
+        names, category_ids = align_classes(source, numbers, numbers, classes)
+        label = {name: position for position, name in enumerate(names)}
+        for row, name in enumerate(self.names):
+            self.table.labels[row] = label[name]
+        return TableDataset(source, self.table, self.folder, names, category_ids, (), self.faults.skipped)
+
+
+def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """(height, width) of the xml; None where it is absent or zero, as some tools write it."""
+    values = [root.findtext(f"size/{side}") or "" for side in ("height", "width")]
+    if not all(value.strip().isdigit() and int(value) > 0 for value in values):
+        return None
+    return int(values[0]), int(values[1])
+
+
+def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
