@@ -1,0 +1,323 @@
+"""The training loop: one for the CPU, one GPU, several GPUs and several machines.
+
+A step is a pure function of the weights, the optimiser's state and (seed, step, rank): images, augmentation, learning rate
+and random numbers all follow from those, so a run that is killed goes on exactly as if it had not been.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perpixel.engine.checkpoint import save_checkpoint
+from perpixel.engine.distributed import World, joined_world
+from perpixel.engine.interruption import Interruption
+from perpixel.engine.logs import RunLog
+from perpixel.engine.optimize import set_learning_rate
+from perpixel.engine.progress import Display, describe
+from perpixel.engine.recipe import Recipe
+from perpixel.engine.runs import RunFolder
+from perpixel.engine.schedule import learning_rate_factor
+from perpixel.engine.state import RunState, load_state, save_state
+from perpixel.engine.trainee import LossModule, Trainee, build_trainee, check_share, synchronized
+from perpixel.errors import InputError
+from perpixel.models.heads import Losses, Model
+from perpixel.structures import Batch
+
+
+SHOWN = ("AP", "AP50", "AP75")
+"""Metrics, of any kind, that the terminal shows; the log holds all."""
+
+
+class DivergedError(InputError):
+    """A loss or a gradient is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop needs of the data; `perpixel.engine.train` makes it from a recipe.
+
+    Attributes:
+        class_names: name of each label.
+        category_ids: what each label is called in the data set's own results.
+        batches: (first step, world) -> endless batches, one a step: this process's share of each step's images.
+        evaluate: (model, world) -> metrics by name, best when largest, the same on every process; None without a
+            validation split.
+        criteria: the first of these metrics that an evaluation gives chooses the best weights.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    batches: Callable[[int, World], Iterator[Batch]]
+    evaluate: Callable[[Model, World], dict[str, float]] | None = None
+    criteria: tuple[str, ...] = ("segm/AP", "keypoints/AP", "bbox/AP")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind.
+
+    Attributes:
+        output: the run's folder.
+        step: updates done.
+        last: the newest weights.
+        best: the weights with the best metric, or None where nothing was evaluated.
+        metrics: of the newest evaluation.
+        interrupted: whether Ctrl-C ended the run before its last step.
+    """
+
+    output: Path
+    step: int
+    last: Path
+    best: Path | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def fit(
+    recipe: Recipe,
+    output: Path | str,
+    data: TrainingData,
+    *,
+    resume: bool = False,
+    device: torch.device | str | None = None,
+) -> TrainResult:
+    """Trains the recipe's model on `data` and keeps weights, state and log in the folder `output`.
+
+    Args:
+        recipe: what to train and how.
+        output: the run's folder; must be new, or empty, unless `resume`.
+        data: class names, batches and evaluation.
+        resume: go on with the run in `output` from its last saved step (from the start if none was saved).
+        device: where to compute; None takes the GPU if there is one. With `torchrun`, each process takes its own.
+
+    Raises:
+        InputError: settings that do not fit the machine, the folder or the data.
+        DivergedError: a loss or gradient became NaN or infinite; nothing was saved since.
+    """
+    folder, training = RunFolder(Path(output)), recipe.training
+    with joined_world(device) as world:
+        check_share(training, world)
+        folder.check(recipe, resume)
+        world.wait()  # nobody writes before everybody has looked
+        if world.first:
+            folder.open(recipe)
+        resuming = resume and folder.state.exists()
+        trainee, notes = build_trainee(recipe, data.class_names, world, fresh=not resuming)
+        state = load_state(folder.state, trainee) if resuming else RunState()
+        world.wait()
+        board = folder.path / "tensorboard" if training.tensorboard else None
+        with (
+            RunLog(folder.log, state.log_rows, board) if world.first else nullcontext() as log,
+            Display(training.steps, state.step, world.first) as display,
+            Interruption(patient=world.size > 1) as interruption,
+        ):
+            for note in notes:
+                display.say(note)
+            run = _Run(recipe, folder, data, world, trainee, state, log, display)
+            interrupted = run.go(interruption)
+        return TrainResult(
+            folder.path,
+            state.step,
+            folder.last,
+            folder.best if state.best is not None else None,
+            state.metrics,
+            interrupted,
+        )
+
+
+class _Run:
+    """One run in progress: its parts and the loop over them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        data: TrainingData,
+        world: World,
+        trainee: Trainee,
+        state: RunState,
+        log: RunLog | None,
+        display: Display,
+    ):
+        self.recipe, self.training, self.folder, self.data, self.world = recipe, recipe.training, folder, data, world
+        self.trainee, self.state, self.log, self.display = trainee, state, log, display
+        self.losses = synchronized(LossModule(cast(Model, trainee.model)), world)
+        self.parameters = [p for group in trainee.optimizer.param_groups for p in group["params"]]
+
+    def go(self, interruption: Interruption) -> bool:
+        """Runs to the last step, or until asked to stop; returns whether it was."""
+        state, training = self.state, self.training
+        if state.step and self.world.first:
+            self._publish(self.folder.last)  # killed between writing the state and these weights
+        self._evaluate_if_due()  # killed between saving a step and its evaluation
+        batches = self.data.batches(state.step, self.world)
+        stop, began, images = False, time.monotonic(), 0
+        try:
+            while state.step < training.steps and not stop:
+                losses, gradient_norm, stop = self._update(next(batches), interruption)
+                state.step += 1
+                state.add(losses)
+                images += training.batch_size
+                speed = images / (time.monotonic() - began)
+                rate = training.learning_rate * learning_rate_factor(state.step - 1, training)
+                self.display.advance(state.step, describe(state.means(), rate, speed))
+                finished = state.step == training.steps
+                if finished or state.step % training.log_every == 0:
+                    self._report(rate, gradient_norm, speed)
+                    began, images = time.monotonic(), 0
+                if finished or stop or state.step % training.save_every == 0 or self._evaluation_due():
+                    self._save()
+                if finished or not stop:
+                    self._evaluate_if_due()
+        finally:
+            _close(batches)
+        if stop := stop and state.step < training.steps:
+            self.display.say(
+                f"stopped after step {state.step} of {training.steps}, all is saved; "
+                f"go on with: perpixel train --resume {self.folder.path}"
+            )
+        return stop
+
+    def _update(self, batch: Batch, interruption: Interruption) -> tuple[dict[str, float], float, bool]:
+        """One step: gradients of all parts of the batch, a look at the numbers, then the new weights."""
+        step, training, trainee = self.state.step, self.training, self.trainee
+        torch.manual_seed(step_seed(training.seed, step, self.world.rank))
+        set_learning_rate(trainee.optimizer, training.learning_rate * learning_rate_factor(step, training))
+        trainee.optimizer.zero_grad()
+        losses = self._gradients(replace(batch, progress=step).to(self.world.device, non_blocking=True))
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # One exchange and one wait for the device a step: every process sees the same numbers and decides alike.
+        asked = norm.new_tensor(float(interruption.asked))
+        *values, gradient_norm, stop = self.world.mean(torch.stack([*losses.values(), norm, asked])).tolist()
+        named = dict(zip(losses, values, strict=True))
+        if not all(map(math.isfinite, [*values, gradient_norm])):
+            self._diverged(named, gradient_norm, batch)
+        if training.clip_gradients is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, training.clip_gradients, norm)
+        trainee.optimizer.step()
+        if trainee.average is not None:
+            trainee.average.update_parameters(trainee.model)
+        return named, gradient_norm, stop > 0
+
+    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Adds up the gradients of the batch's parts; returns the mean losses by name."""
+        parts = split_batch(batch, self.training.accumulate)
+        totals: dict[str, Tensor] = {}
+        for number, part in enumerate(parts):
+            silent = self.world.size > 1 and number < len(parts) - 1  # processes exchange gradients once a step
+            with self.losses.no_sync() if silent else nullcontext():  # pyright: ignore
+                with torch.autocast(self.world.device.type, torch.bfloat16, self.training.precision == "bfloat16"):
+                    losses: Losses = self.losses(part)
+                scaled = {name: loss.float() / len(parts) for name, loss in losses.items()}
+                torch.stack(list(scaled.values())).sum().backward()
+            for name, loss in scaled.items():
+                totals[name] = totals[name] + loss.detach() if name in totals else loss.detach()
+        return totals
+
+    def _diverged(self, losses: dict[str, float], gradient_norm: float, batch: Batch) -> None:
+        images = ", ".join(self.world.gather([str(i) for i in batch.ids]))
+        named = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        kept = f"{self.folder.last} is untouched" if self.folder.last.exists() else "nothing was saved yet"
+        raise DivergedError(
+            f"step {self.state.step + 1}: a loss or gradient is not finite ({named}, gradient norm {gradient_norm:.4g}) "
+            f"on the images {images}; {kept}; a smaller training.learning_rate, a longer training.warmup_steps or "
+            "training.clip_gradients helps, or these images' annotations are wrong (`perpixel check`)"
+        )
+
+    def _report(self, rate: float, gradient_norm: float, speed: float) -> None:
+        """A row of the log, and a line where no bar is drawn."""
+        losses = self.state.means()
+        self.state.clear()
+        if self.log is not None:
+            self.log.write(
+                {
+                    "step": self.state.step,
+                    "loss": sum(losses.values()),
+                    "losses": losses,
+                    "learning_rate": rate,
+                    "gradient_norm": gradient_norm,
+                    "images_per_second": round(speed, 2),
+                }
+            )
+        self.display.line(self.state.step, describe(losses, rate, speed))
+
+    def _evaluation_due(self) -> bool:
+        step, every = self.state.step, self.training.evaluate_every
+        due = step == self.training.steps or (every is not None and step and step % every == 0)
+        return bool(self.data.evaluate is not None and due and self.state.evaluated < step)
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluates, keeps the best weights, saves."""
+        if self.data.evaluate is None or not self._evaluation_due():
+            return
+        state, published = self.state, cast(Model, self.trainee.published)
+        self.world.share(list(published.buffers()))
+        with self.display.paused():
+            state.metrics = self.data.evaluate(published, self.world)
+        self.trainee.model.train()
+        state.evaluated = state.step
+        shown = {name: value for name, value in state.metrics.items() if name.split("/")[-1] in SHOWN}
+        self.display.say(f"step {state.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+        if self.log is not None:
+            self.log.write({"step": state.step, "metrics": state.metrics})
+        value = next(state.metrics[name] for name in self.data.criteria if name in state.metrics)
+        if state.best is None or value > state.best:
+            state.best = value
+            if self.world.first:
+                self._publish(self.folder.best)
+        self._save()
+
+    def _save(self) -> None:
+        """The state first: all of a resume comes from it, so a kill between the two files costs nothing."""
+        if self.log is not None:
+            self.log.sync()
+            self.state.log_rows = self.log.rows
+            save_state(self.folder.state, self.state, self.trainee)
+            self._publish(self.folder.last)
+
+    def _publish(self, path: Path) -> None:
+        save_checkpoint(
+            path,
+            self.trainee.published,
+            self.recipe,
+            self.data.class_names,
+            category_ids=self.data.category_ids,
+            step=self.state.step,
+            metrics=self.state.metrics if self.state.evaluated == self.state.step else {},
+        )
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The random state of one process in one step: a hash of the three numbers."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in `parts` of equal length, in order."""
+    size = len(batch) // parts
+    return [
+        replace(
+            batch,
+            images=batch.images[first : first + size],
+            sizes=batch.sizes[first : first + size],
+            originals=batch.originals[first : first + size],
+            targets=None if batch.targets is None else batch.targets[first : first + size],
+            ids=batch.ids[first : first + size],
+        )
+        for first in range(0, len(batch), size)
+    ]
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    """Ends the workers behind an endless generator."""
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,70 @@
+"""Trains a recipe: opens its data and runs the loop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from perpixel.data.loader import test_batches, train_batches
+from perpixel.data.open import open_dataset
+from perpixel.engine.distributed import World
+from perpixel.engine.evaluate import evaluate
+from perpixel.engine.loop import TrainingData, TrainResult, fit
+from perpixel.engine.recipe import Recipe
+from perpixel.engine.runs import RunFolder
+from perpixel.errors import InputError
+from perpixel.models.heads import Model
+from perpixel.structures import Batch
+
+
+def train(
+    recipe: Recipe, output: Path | str, *, resume: bool = False, device: torch.device | str | None = None
+) -> TrainResult:
+    """Trains a recipe; the same call serves the CPU, one GPU and every process that `torchrun` starts.
+
+    Args:
+        recipe: model, data and training.
+        output: the run's folder: recipe.json, log.jsonl, best and last weights. New or empty, unless `resume`.
+        resume: go on with the run in `output`, exactly as if it had not stopped.
+        device: where to compute; None takes the GPU if there is one.
+
+    Raises:
+        InputError: settings, data or folder do not fit; says what to do.
+        DivergedError: a loss or gradient became NaN or infinite; the last checkpoint is untouched.
+    """
+    RunFolder(Path(output)).check(recipe, resume)  # before the data, whose opening may take minutes
+    return fit(recipe, output, open_training_data(recipe), resume=resume, device=device)
+
+
+def open_training_data(recipe: Recipe) -> TrainingData:
+    """The recipe's training and validation split as the loop takes them.
+
+    Raises:
+        InputError: no training split, or files that cannot be read.
+    """
+    data, training = recipe.data, recipe.training
+    if data.train is None:
+        raise InputError("data.train is not set: name a COCO json, a VOC folder or a YOLO data.yaml, or shapes:200")
+    dataset = open_dataset(data.train, data.images, classes=None, skip_bad=data.skip_bad)
+
+    def batches(start_step: int, world: World) -> Iterator[Batch]:
+        return train_batches(
+            dataset,
+            data,
+            batch_size=training.batch_size // world.size,
+            seed=training.seed,
+            start_step=start_step,
+            rank=world.rank,
+            world_size=world.size,
+        )
+
+    if data.val is None:
+        return TrainingData(dataset.classes, dataset.category_ids, batches)
+    validation = open_dataset(data.val, data.val_images, classes=dataset.classes, skip_bad=data.skip_bad)
+
+    def metrics(model: Model, world: World) -> dict[str, float]:
+        share = max(training.batch_size // world.size, 1)
+        held_out = test_batches(validation, data, batch_size=share, rank=world.rank, world_size=world.size)
+        return evaluate(model, validation, held_out, world.device, progress=world.first).summary
+
+    return TrainingData(dataset.classes, dataset.category_ids, batches, metrics)
