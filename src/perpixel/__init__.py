@@ -1,3 +1,32 @@
-"""perpixel: instance-level perception by per-pixel prediction."""
+"""perpixel: instance-level perception by per-pixel prediction.
+
+    import perpixel
+    found = perpixel.load("runs/cells/best.safetensors").predict("photo.jpg")
+    found.plot().show()
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Instances", "load", "predict", "recipes"]
+
+if TYPE_CHECKING:
+    from perpixel.engine.instances import Instances
+    from perpixel.engine.load import load, predict
+    from perpixel.recipes import recipes
+
+_HOMES = {
+    "Instances": "perpixel.engine.instances",
+    "load": "perpixel.engine.load",
+    "predict": "perpixel.engine.load",
+    "recipes": "perpixel.recipes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used: torch and timm take seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'perpixel' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,5 +19,5 @@ def run(arguments: argparse.Namespace) -> int:
     for name, function in sorted(recipes().items()):
         if arguments.part in name:
             table.add_row(f"[bold]{name}[/bold]", (function.__doc__ or "").strip().splitlines()[0])
-    Console().print(table)
+    Console(width=None if Console().is_terminal else 140).print(table)
     return 0

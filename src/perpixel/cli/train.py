@@ -17,9 +17,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains and names the checkpoint."""
+    from perpixel.engine.runs import new_run_folder
     from perpixel.engine.train import train
     from perpixel.recipes import get_recipe
 
     recipe = with_settings(get_recipe(arguments.recipe), arguments.settings)
-    train(recipe, arguments.out, resume=arguments.resume, device=arguments.device)
+    out = arguments.out or (Path("runs") / recipe.name if arguments.resume else new_run_folder(recipe.name))
+    train(recipe, out, resume=arguments.resume, device=arguments.device)
     return 0

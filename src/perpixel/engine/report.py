@@ -1,0 +1,98 @@
+"""Evaluating a checkpoint as a user does: numbers on the terminal, files and a page to look at."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from perpixel.data.loader import test_batches
+from perpixel.data.open import open_dataset
+from perpixel.data.settings import TestSize
+from perpixel.engine.augmented import Augmented, Views
+from perpixel.engine.checkpoint import build_model, load_checkpoint
+from perpixel.engine.evaluate import Evaluation, evaluate
+from perpixel.engine.files import write_atomically
+from perpixel.engine.gallery import evaluation_items, write_gallery
+from perpixel.engine.recipe import Recipe
+from perpixel.errors import InputError
+
+
+def evaluate_checkpoint(
+    path: Path | str,
+    settings: Callable[[Recipe], Recipe],
+    *,
+    out: Path | None = None,
+    device: torch.device | str = "cpu",
+    max_detections: int | None = None,
+    batch_size: int = 1,
+    examples: int = 40,
+    views: Views | None = None,
+) -> Evaluation:
+    """Measures a checkpoint on its validation split, prints tables and writes files.
+
+    Args:
+        path: the checkpoint.
+        settings: changes to its recipe: another data.val, another size.
+        out: folder for metrics.json, results.json and gallery.html; None writes nothing.
+        device: where to compute.
+        max_detections: best results counted an image; None is COCO's 100.
+        batch_size: images computed at once.
+        examples: images in the gallery.
+        views: test-time augmentation; None sees each image once.
+
+    Raises:
+        InputError: no checkpoint, no validation split, or data whose classes are not the checkpoint's.
+    """
+    checkpoint = load_checkpoint(path)
+    recipe = settings(checkpoint.recipe)
+    data = recipe.data
+    if data.val is None:
+        raise InputError(
+            "data.val is not set: name the annotations to evaluate on, such as data.val=instances_val.json"
+        )
+    dataset = open_dataset(data.val, data.val_images, classes=checkpoint.class_names, skip_bad=data.skip_bad)
+    model = build_model(checkpoint).to(device)
+    if views is not None:
+        # The views are made from the batch's images: read them at the largest size, one at a time.
+        data = replace(data, test=TestSize(max(views.short_sides), views.max_side))
+        model, batch_size = Augmented(model, views), 1
+    batches = test_batches(dataset, data, batch_size=batch_size)
+    found = evaluate(model, dataset, batches, device, max_detections, examples if out is not None else 0)
+    print_metrics(found)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
+        write_atomically(out / "metrics.json", lambda file: file.write_text(json.dumps(numbers, indent=1)))
+        write_atomically(out / "results.json", lambda file: file.write_text(json.dumps(found.results)))
+        notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
+        page = write_gallery(
+            out / "gallery.html",
+            evaluation_items(dataset, found),
+            f"perpixel: {recipe.name}",
+            found.metrics,
+            notes=notes,
+        )
+        print(f"look at {page}")
+    for sentence in dataset.skipped:
+        print(f"left out: {sentence}")
+    return found
+
+
+def print_metrics(found: Evaluation) -> None:
+    """The summary and the table of classes of each kind of result."""
+    console = Console(width=None if Console().is_terminal else 120)
+    for kind, metrics in found.metrics.items():
+        console.print(
+            "  ".join(f"{name} [bold]{value:.4f}[/bold]" for name, value in metrics.summary.items()), highlight=False
+        )
+        table = Table(box=None, padding=(0, 2, 0, 0), title=f"{kind} by class", title_justify="left")
+        for i, heading in enumerate(("class", "objects", "found", "AP", "AP50", "AP75", "recall")):
+            table.add_column(heading, justify="right" if i else "left")
+        for row in metrics.per_class:
+            numbers = (f"{value:.4f}" for value in (row.ap, row.ap50, row.ap75, row.recall))
+            table.add_row(row.name, str(row.truth), str(row.detections), *numbers)
+        console.print(table)
