@@ -35,6 +35,8 @@ class FCOS(BoxHeadConfig):
         norm: of the towers (table 3.5).
         deformable: the last convolution of either tower is deformable (3.3.3).
         level_scales: one learnable factor a level on the distances.
+        activation: what makes the distances positive: `relu`, in strides (eq. 3.1), or `exp`, in pixels (the conference
+            version and mmdetection's default).
         quality: what the extra branch predicts: centre-ness, the IoU of the predicted box, nothing, or centre-ness computed
             from the predicted distances without a branch (table 3.4, dagger).
         quality_loss: of the branch (table 3.4).
@@ -59,6 +61,7 @@ class FCOS(BoxHeadConfig):
     norm: HeadNorm = "group"
     deformable: bool = False
     level_scales: bool = True
+    activation: Literal["relu", "exp"] = "relu"
     quality: Literal["centerness", "iou", "none", "from_box"] = "centerness"
     quality_loss: Literal["bce", "l1"] = "bce"
     quality_tower: Literal["box", "class"] = "box"
@@ -105,10 +108,12 @@ class FCOSHead(BoxHead):
         class_towers = [self.class_tower(x) for x in shared]
         towers = [self.box_tower(x) for x in shared]
         logits = join_levels([self.class_logits(x) for x in class_towers])
-        # The network predicts distances in strides, never negative (eq. 3.1): comparable over levels.
-        distances = join_levels([scale(self.distances(x)).relu() for scale, x in zip(self.scales, towers, strict=True)])
+        raw = join_levels([scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)])
         locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
-        boxes = boxes_from_distances(locations.points, distances * locations.strides[:, None])
+        strides = locations.strides[:, None]
+        # Distances in strides, never negative (eq. 3.1): comparable over levels.
+        distances = raw.relu() if self.config.activation == "relu" else raw.exp() / strides
+        boxes = boxes_from_distances(locations.points, distances * strides)
         quality = None
         if self.quality is not None:
             read = towers if self.config.quality_tower == "box" else class_towers

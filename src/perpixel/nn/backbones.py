@@ -28,8 +28,8 @@ class Backbone:
     """Settings of a backbone.
 
     Attributes:
-        name: any timm model with feature maps that takes images of every size, with its weights' tag after a dot if a certain set of weights is meant
-            (`resnet50.tv_in1k`).
+        name: any timm model with feature maps that takes images of every size; after a dot the tag of its weights, if certain
+            ones are meant (`resnet50.tv_in1k`).
         stages: strides of the maps it returns, finest first.
         stride_in_1x1: a bottleneck's stride sits in its first 1x1 convolution, as in the published weights of detectron2 and
             AdelaiDet, in place of its 3x3.

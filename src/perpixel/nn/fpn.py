@@ -40,11 +40,13 @@ class FPN(NeckConfig):
         top_levels: levels above the backbone's coarsest, each a 3x3 convolution of stride 2: 2 adds P6 and P7.
         top_from: what P6 reads: the pyramid's own coarsest map (P5, FCOS) or the backbone's (C5, RetinaNet); thesis 002,
             3.2.2 and table 3.5.
+        top_relu: ReLU between the extra levels; mmdetection's RetinaNet has none.
     """
 
     channels: int = 256
     top_levels: int = 2
     top_from: Literal["p5", "c5"] = "p5"
+    top_relu: bool = True
 
     def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> "PyramidNetwork":
         """The network over maps of `channels` at `strides`."""
@@ -58,6 +60,7 @@ class PyramidNetwork(Neck):
         super().__init__()
         width = config.channels
         self.top_from = config.top_from
+        self.top_relu = config.top_relu
         self.channels = width
         self.strides = (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(config.top_levels)))
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
@@ -78,6 +81,6 @@ class PyramidNetwork(Neck):
         pyramid = [output(x) for output, x in zip(self.output, merged, strict=True)]
         x = pyramid[-1] if self.top_from == "p5" else maps[-1]
         for i, conv in enumerate(self.top):
-            x = conv(F.relu(x) if i > 0 else x)
+            x = conv(F.relu(x) if i > 0 and self.top_relu else x)
             pyramid.append(x)
         return tuple(pyramid)
