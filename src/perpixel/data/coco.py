@@ -115,21 +115,22 @@ class _Reader:
 
     def _read_images(self, items: Iterator[Any]) -> None:
         for position, entry in enumerate(items):
-            entry = entry if isinstance(entry, dict) else {}
-            identity, file = entry.get("id"), entry.get("file_name")
-            height, width = entry.get("height"), entry.get("width")
             where = f"{self.path}: images[{position}]"
-            if not (_whole(identity) or isinstance(identity, str)):
-                self.faults.report(f"{where}: id={_short(identity)} is neither a whole number nor text")
-            elif identity in self.images or identity in self.bad_images:
+            identity = entry.get("id") if isinstance(entry, dict) else None
+            if not isinstance(identity, int | str):
+                self.faults.report(f"{where}: {_short(entry)} has no id that is a whole number or text")
+                continue
+            if identity in self.images or identity in self.bad_images:
                 self.faults.report(f"{where}: the id {identity!r} occurs twice; the first image keeps it")
-            elif not isinstance(file, str):
-                self.bad_images[identity] = f"{where} (id {identity}): has no file_name"
-            elif not (_whole(height) and _whole(width) and height > 0 and width > 0):
-                fault = f"height={_short(height)}, width={_short(width)} are not whole numbers above 0"
-                self.bad_images[identity] = f"{where} ({file}): {fault}"
-            else:
-                self.images[identity] = (file, height, width)
+                continue
+            match entry:
+                case {"file_name": str(file), "height": int(height), "width": int(width)} if height > 0 and width > 0:
+                    self.images[identity] = (file, height, width)
+                case _:
+                    shown = {field: entry.get(field) for field in ("file_name", "height", "width")}
+                    self.bad_images[identity] = (
+                        f"{where} (id {identity!r}): {_short(shown)} are not a name and two whole numbers above 0"
+                    )
 
     def _read_annotation(self, entry: Any) -> None:
         if not isinstance(entry, dict):
@@ -144,7 +145,7 @@ class _Reader:
             raise _BadEntry(f"image_id={_short(entry['image_id'])} is neither a whole number nor text")
         if not (isinstance(box, list) and len(box) == 4 and all(_number(value) for value in box)):
             raise _BadEntry(f"bbox={_short(box)} is not [x, y, width, height] in numbers")
-        area = entry.get("area")
+        area = entry["area"] if _number(entry.get("area")) else math.nan
         polygons, code, code_size = _segmentation(entry.get("segmentation"))
         keypoints = _keypoints(entry.get("keypoints"))
         if code_size is not None:
@@ -155,7 +156,7 @@ class _Reader:
             number,
             category,
             box,
-            area=area if _number(area) else math.nan,
+            area=area,
             crowd=bool(entry.get("iscrowd")),
             polygons=polygons,
             code=code,

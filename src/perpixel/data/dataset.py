@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy import ndarray
 
 Polygons = tuple[ndarray, ...]
-Image = UInt8[ndarray, "h w 3"]
+Image = UInt8[ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)

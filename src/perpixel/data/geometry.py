@@ -13,7 +13,7 @@ from numpy import ndarray
 from PIL import Image as Pillow
 
 from perpixel.data.dataset import Image, Polygons, Rle, Shape
-from perpixel.data.masks import decode, draw_polygons
+from perpixel.data.masks import EMPTY, Patch, patch_code, patch_polygons
 from perpixel.data.settings import Augment
 
 
@@ -83,18 +83,23 @@ class Placement:
         out[(visibility <= 0) | (x < 0) | (y < 0) | (x >= width) | (y >= height)] = 0
         return out.astype(np.float32)
 
-    def mask(self, shape: Polygons | Rle) -> Bool[ndarray, "h w"]:
-        """A mask geometry drawn on the input's grid: polygons as moved points, run-length codes by the nearest pixel."""
+    def patch(self, shape: Polygons | Rle) -> Patch:
+        """A mask geometry on the input's grid: polygons as moved points, run-length codes by the nearest pixel."""
         if not isinstance(shape, Rle):
-            return draw_polygons(tuple(self.points(polygon) for polygon in shape), self.size)
-        mask = decode(shape)
-        inverse = 1 / self.matrix[[0, 1], [0, 1]]
-        offset = self.matrix[:, 2]
-        rows, columns = (
-            np.clip(np.floor((np.arange(self.size[axis]) + 0.5 - offset[1 - axis]) * inverse[1 - axis]), 0, limit - 1)
-            for axis, limit in ((0, self.original[0]), (1, self.original[1]))
-        )
-        return mask[np.ix_(rows.astype(np.int64), columns.astype(np.int64))]
+            return patch_polygons(tuple(self.points(polygon) for polygon in shape), self.size)
+        patch = patch_code(shape)
+        rows = self._nearest(1, patch.top, patch.pixels.shape[0])
+        columns = self._nearest(0, patch.left, patch.pixels.shape[1])
+        if not len(rows[0]) or not len(columns[0]):
+            return EMPTY
+        return _trimmed(int(rows[0][0]), int(columns[0][0]), patch.pixels[np.ix_(rows[1], columns[1])])
+
+    def _nearest(self, axis: int, start: int, length: int) -> tuple[ndarray, ndarray]:
+        """Pixels of the input along x (0) or y (1) whose centres fall on [start, start + length), and on which of these."""
+        centers = np.arange(self.size[1 - axis]) + 0.5
+        source = np.floor((centers - self.matrix[axis, 2]) / self.matrix[axis, axis]).astype(np.int64) - start
+        inside = np.flatnonzero((source >= 0) & (source < length))
+        return inside, source[inside]
 
 
 def resized_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
@@ -130,12 +135,12 @@ class Placed:
     Attributes:
         rows: (n,) which of the given objects are left.
         boxes: (n, 4) xyxy, clipped to the input.
-        masks: (n, h, w) on the input's grid, or None.
+        masks: one of each on the input's grid, or None where none were asked for.
     """
 
     rows: ndarray
     boxes: Float32[ndarray, "n 4"]
-    masks: Bool[ndarray, "n h w"] | None
+    masks: tuple[Patch, ...] | None
 
 
 def place_objects(
@@ -167,31 +172,35 @@ def place_objects(
     cut = (np.abs(clipped - moved) > 1e-3).any(1)
     share = _area(clipped) / np.maximum(_area(moved), 1e-9)
     keep = (share >= min_visible) & (share > 0)
-    drawn: dict[int, ndarray] = {}
-    for row in np.flatnonzero(keep):
+    patches: dict[int, Patch] = {}
+    for row in np.flatnonzero(keep).tolist():
         shape = shapes[row]
-        if shape is None or not (masks or cut[row]):
-            continue
-        drawn[row] = placement.mask(shape)
-        if cut[row]:
-            clipped[row] = _within(clipped[row], drawn[row])
+        if shape is not None and (masks or cut[row]):
+            patches[row] = placement.patch(shape)
+            if cut[row]:
+                clipped[row] = _within(clipped[row], patches[row])
+        elif masks:
+            patches[row] = patch_polygons((_corners(clipped[row]),), placement.size)
     keep &= (clipped[:, 2:] - clipped[:, :2] >= max(min_side, 1e-6)).all(1)
     rows = np.flatnonzero(keep)
-    dense = None
-    if masks:
-        dense = np.zeros((len(rows), height, width), dtype=bool)
-        for mask, row in zip(dense, rows, strict=True):
-            mask[:] = drawn[row] if row in drawn else draw_polygons((_corners(clipped[row]),), (height, width))
-    return Placed(rows, clipped[rows].astype(np.float32), dense)
+    kept = tuple(patches[row] for row in rows.tolist()) if masks else None
+    return Placed(rows, clipped[rows].astype(np.float32), kept)
 
 
-def _within(box: ndarray, mask: ndarray) -> ndarray:
-    """`box` shrunk to the pixels of `mask`; without pixels nothing is left of it."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return np.zeros(4)
-    low = np.maximum(box[:2], [columns[0], rows[0]])
-    return np.concatenate([low, np.maximum(low, np.minimum(box[2:], [columns[-1] + 1, rows[-1] + 1]))])
+def _within(box: ndarray, patch: Patch) -> ndarray:
+    """`box` shrunk to the pixels of a mask; without pixels nothing is left of it."""
+    extent = np.array(patch.box, dtype=np.float64)
+    low = np.maximum(box[:2], extent[:2])
+    return np.concatenate([low, np.maximum(low, np.minimum(box[2:], extent[2:]))])
+
+
+def _trimmed(top: int, left: int, pixels: Bool[ndarray, "h w"]) -> Patch:
+    """A mask without empty rows and columns around it."""
+    rows, columns = (np.flatnonzero(np.any(pixels, axis=axis)).tolist() for axis in (1, 0))
+    if not rows:
+        return EMPTY
+    part = np.asarray(pixels)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Patch(top + rows[0], left + columns[0], part)
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -7,7 +7,7 @@ masks as two tensors, which keeps shared memory and file handles few.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 import torch
@@ -159,13 +159,10 @@ def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) ->
     images = pad_images([torch.from_numpy(sample.image).permute(2, 0, 1) for sample in samples], divisor)
     masks = None
     if samples[0].masks is not None:
-        masks = torch.zeros((sum(len(s.boxes) for s in samples), *images.shape[2:]), dtype=torch.bool)
-        row = 0
-        for sample in samples:
-            assert sample.masks is not None
-            height, width = sample.size
-            masks[row : row + len(sample.boxes), :height, :width] = torch.from_numpy(sample.masks)
-            row += len(sample.boxes)
+        patches = [sample.masks or () for sample in samples]
+        masks = torch.zeros((sum(map(len, patches)), *images.shape[2:]), dtype=torch.bool)
+        for mask, patch in zip(masks.numpy(), chain.from_iterable(patches), strict=True):
+            patch.paste(mask)
     light = tuple(replace(sample, image=sample.image[:0], masks=None) for sample in samples)
     return _Packed(images, masks, light, step, tuple(skipped))
 
@@ -245,7 +242,7 @@ def _run(work: _Steps, steps: Iterable[int], workers: int, dataset: Dataset) -> 
         work,
         sampler=steps,
         batch_size=None,
-        collate_fn=_unchanged,
+        collate_fn=_unchanged,  # pyright: ignore[reportArgumentType]  (the stubs know lists of samples only)
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_quiet_worker,

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 
 from perpixel.data.dataset import Dataset
 from perpixel.data.geometry import draw_placement, place_objects, resized_size, whole
+from perpixel.data.masks import Patch
 from perpixel.data.settings import Color, DataConfig
 from perpixel.errors import InputError
 
@@ -23,7 +24,7 @@ class Sample:
     original: tuple[int, int]
     boxes: Float32[ndarray, "n 4"]
     labels: Int64[ndarray, " n"]
-    masks: Bool[ndarray, "n h w"] | None
+    masks: tuple[Patch, ...] | None
     centers: Float32[ndarray, "n 2"] | None
     keypoints: Float32[ndarray, "n k 3"] | None
     ignored: Float32[ndarray, "m 4"]
@@ -53,7 +54,7 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
         boxes=placed.boxes,
         labels=record.labels[rows],
         masks=placed.masks,
-        centers=None if placed.masks is None else mass_centers(placed.masks),
+        centers=None if placed.masks is None else _centers(placed.masks),
         keypoints=None if keypoints is None else placement.keypoints(keypoints[rows], dataset.flip_pairs),
         ignored=ignored.boxes,
     )
@@ -72,14 +73,8 @@ def test_sample(dataset: Dataset, index: int, data: DataConfig) -> Sample:
 test_sample.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (not a test case, whatever its name)
 
 
-def mass_centers(masks: Bool[ndarray, "n h w"]) -> Float32[ndarray, "n 2"]:
-    """Mean (x, y) pixel index of each mask, no half added; NaN for an empty one."""
-    columns, rows = masks.sum(1, dtype=np.float64), masks.sum(2, dtype=np.float64)
-    total = columns.sum(1)
-    with np.errstate(invalid="ignore"):
-        x = columns @ np.arange(masks.shape[2]) / total
-        y = rows @ np.arange(masks.shape[1]) / total
-    return np.stack([x, y], axis=1).astype(np.float32)
+def _centers(masks: tuple[Patch, ...]) -> Float32[ndarray, "n 2"]:
+    return np.array([mask.center for mask in masks], dtype=np.float32).reshape(-1, 2)
 
 
 def change_color(image: UInt8[ndarray, "h w 3"], color: Color, random: np.random.Generator) -> UInt8[ndarray, "h w 3"]:

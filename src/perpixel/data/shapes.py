@@ -12,20 +12,21 @@ from typing import Any
 
 import hotcoco.mask
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 from PIL import Image as Pillow
 
 from perpixel.data.dataset import Dataset, Image, Record
 from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
-from perpixel.data.painting import background, paint, shadow, textured
+from perpixel.data.outlines import SHAPES, Piece
+from perpixel.data.painting import paint_scene
 from perpixel.errors import InputError
 
-SHAPES = ("disc", "square", "triangle", "star", "ring", "cross")
 DEFAULT_SIZE = (160, 192)
 _MOST_OBJECTS = 7
 _LEAST_VISIBLE = 0.45
+Scene = tuple[tuple[Piece, ...], tuple[Bool[ndarray, "h w"], ...]]
 
 
 class ShapesDataset(Dataset):
@@ -68,18 +69,18 @@ class ShapesDataset(Dataset):
     @property
     def object_counts(self) -> Int64[ndarray, " n"]:
         """Objects of every image."""
-        return np.array([len(self.record(index)) for index in range(self.count)], dtype=np.int64)
+        return np.array([len(self._scene(index)[0]) for index in range(self.count)], dtype=np.int64)
 
     def record(self, index: int) -> Record:
         """The visible shapes of image `index`."""
-        shapes, masks, _ = self._scene(index)
+        pieces, masks = self._scene(index)
         boxes = np.array([_extent(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
         return Record(
             id=index + 1,
             path=None,
             size=self.size,
             boxes=boxes,
-            labels=np.array([self.classes.index(SHAPES[shape]) for shape in shapes], dtype=np.int64),
+            labels=np.array([self.classes.index(piece.shape) for piece in pieces], dtype=np.int64),
             shapes=tuple(encode(mask) for mask in masks),
             keypoints=None,
             crowd=np.zeros(len(boxes), dtype=bool),
@@ -88,7 +89,8 @@ class ShapesDataset(Dataset):
 
     def image(self, index: int) -> Image:
         """The pixels of image `index`."""
-        return self._scene(index)[2].copy()
+        pieces, _ = self._scene(index)
+        return paint_scene(pieces, self.size, np.random.default_rng([self.seed, index, 1]))
 
     def coco_truth(self) -> dict[str, Any]:
         """Ground truth as COCO's evaluation reads it."""
@@ -126,77 +128,38 @@ class ShapesDataset(Dataset):
         path.write_text(json.dumps(self.coco_truth()))
         return path
 
-    def _scene(self, index: int) -> tuple[tuple[int, ...], tuple[ndarray, ...], Image]:
+    def _scene(self, index: int) -> Scene:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return _draw_scene(self.size, self.seed, index)
+        return _lay_out(self.size, self.seed, index)
 
 
 @lru_cache(maxsize=4)
-def _draw_scene(size: tuple[int, int], seed: int, index: int) -> tuple[tuple[int, ...], tuple[ndarray, ...], Image]:
-    """Shapes, their visible masks, and the picture; the objects are laid down one upon the other."""
-    random = np.random.default_rng([seed, index])
-    canvas = background(size, random)
-    shapes: list[int] = []
-    whole: list[int] = []
+def _lay_out(size: tuple[int, int], seed: int, index: int) -> Scene:
+    """Shapes laid down one upon the other, and the mask that stays visible of each."""
+    random = np.random.default_rng([seed, index, 0])
+    side = min(size)
+    pieces: list[Piece] = []
+    areas: list[int] = []
     visible: list[ndarray] = []
     wanted = int(random.integers(2, _MOST_OBJECTS + 1))
     for _ in range(3 * wanted):
-        if len(shapes) == wanted:
+        if len(pieces) == wanted:
             break
-        shape = int(random.integers(len(SHAPES)))
-        side = min(size)
+        shape = SHAPES[int(random.integers(len(SHAPES)))]
         radius = float(np.exp(random.uniform(np.log(0.07 * side), np.log(0.26 * side))))
-        center = random.uniform(0.4 * radius, np.array(size[::-1]) - 0.4 * radius)
-        outside = distance(SHAPES[shape], size, (center[0], center[1]), radius, float(random.uniform(0, 2 * np.pi)))
-        mask = outside < 0
-        hidden = [
-            area > 0 and (old & ~mask).sum() < _LEAST_VISIBLE * area for area, old in zip(whole, visible, strict=True)
-        ]
-        if any(hidden) or mask.sum() < 0.04 * side * 0.04 * side * np.pi:
-            continue
-        visible = [old & ~mask for old in visible]
-        shadow(canvas, outside, radius)
-        paint(canvas, textured(size, (center[0], center[1]), radius, random), outside)
-        shapes.append(shape)
-        whole.append(int(mask.sum()))
-        visible.append(mask)
-    canvas += random.normal(0, 2.5, canvas.shape)
-    picture = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
-    return tuple(shapes), tuple(visible), picture
-
-
-def distance(
-    shape: str, size: tuple[int, int], center: tuple[float, float], radius: float, turn: float
-) -> Float32[ndarray, "h w"]:
-    """Pixels from each pixel's centre to the outline, negative inside (nearly Euclidean near the outline)."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) + np.float32(0.5)
-    dx, dy = x - center[0], y - center[1]
-    u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
-    reach = np.hypot(u, v)
-    if shape == "disc":
-        out = reach - radius
-    elif shape == "ring":
-        out = np.abs(reach - 0.76 * radius) - 0.24 * radius
-    elif shape == "square":
-        out = np.maximum(np.abs(u), np.abs(v)) - 0.8 * radius
-    elif shape == "cross":
-        wide, narrow = np.maximum(np.abs(u), np.abs(v)), np.minimum(np.abs(u), np.abs(v))
-        out = np.maximum(wide - 0.95 * radius, narrow - 0.3 * radius)
-    else:
-        out = _spikes(u, v, 3, radius, 0.5) if shape == "triangle" else _spikes(u, v, 5, radius, 0.45)
-    return out.astype(np.float32)
-
-
-def _spikes(u: ndarray, v: ndarray, count: int, radius: float, waist: float) -> ndarray:
-    """A star of `count` tips at `radius` whose notches lie at `waist * radius`; one half tip is folded over the others."""
-    half = np.pi / count
-    angle = np.abs((np.arctan2(v, u) + half) % (2 * half) - half)
-    reach = np.hypot(u, v)
-    x, y = reach * np.cos(angle), reach * np.sin(angle)
-    notch_x, notch_y = waist * radius * np.cos(half), waist * radius * np.sin(half)
-    edge_x, edge_y = notch_x - radius, notch_y
-    return ((x - radius) * edge_y - y * edge_x) / np.hypot(edge_x, edge_y)
+        x, y = random.uniform(0.4 * radius, np.array(size[::-1]) - 0.4 * radius)
+        piece = Piece(shape, (float(x), float(y)), radius, float(random.uniform(0, 2 * np.pi)))
+        mask = np.zeros(size, dtype=bool)
+        window = piece.window(size)
+        mask[window] = piece.distance(window) < 0
+        left = [old & ~mask for old in visible]
+        hides = any(rest.sum() < _LEAST_VISIBLE * area for rest, area in zip(left, areas, strict=True))
+        if not hides and mask.sum() >= 0.005 * side * side:
+            pieces.append(piece)
+            areas.append(int(mask.sum()))
+            visible = [*left, mask]
+    return tuple(pieces), tuple(visible)
 
 
 def _extent(mask: Bool[ndarray, "h w"]) -> tuple[int, int, int, int]:
