@@ -1,9 +1,10 @@
 """Ctrl-C and the scheduler's SIGTERM as a polite question: finish the step, save, stop."""
 
+import os
 import signal
 import threading
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 
 class Interruption:
@@ -18,9 +19,10 @@ class Interruption:
     def __init__(self, patient: bool = False):
         self.asked = False
         self._patient = patient
+        self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
             for name in (signal.SIGINT, signal.SIGTERM):
                 self._before[name] = signal.signal(name, self._ask)
@@ -33,4 +35,6 @@ class Interruption:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT and not self._patient:
             raise KeyboardInterrupt
+        if not self.asked and os.getpid() == self._process:  # a worker inherits the handler
+            os.write(2, b"\nstopping after this step; the run will be saved\n")
         self.asked = True

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from perpixel.engine.files import write_atomically
 from perpixel.errors import InputError
@@ -52,7 +52,7 @@ class RunLog:
         """Brings all rows to the disk: they survive the machine's death."""
         os.fsync(self._file.fileno())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:

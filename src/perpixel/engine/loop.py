@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,11 +25,11 @@ from perpixel.engine.recipe import Recipe
 from perpixel.engine.runs import RunFolder
 from perpixel.engine.schedule import learning_rate_factor
 from perpixel.engine.state import RunState, load_state, save_state
+from perpixel.engine.steps import split_batch, step_seed
 from perpixel.engine.trainee import LossModule, Trainee, build_trainee, check_share, synchronized
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
 from perpixel.structures import Batch
-
 
 SHOWN = ("AP", "AP50", "AP75")
 """Metrics, of any kind, that the terminal shows; the log holds all."""
@@ -112,6 +111,8 @@ def fit(
         resuming = resume and folder.state.exists()
         trainee, notes = build_trainee(recipe, data.class_names, world, fresh=not resuming)
         state = load_state(folder.state, trainee) if resuming else RunState()
+        if state.step > training.steps:
+            raise InputError(f"training.steps={training.steps}: the run in {folder.path} has done {state.step} already")
         world.wait()
         board = folder.path / "tensorboard" if training.tensorboard else None
         with (
@@ -159,20 +160,22 @@ class _Run:
             self._publish(self.folder.last)  # killed between writing the state and these weights
         self._evaluate_if_due()  # killed between saving a step and its evaluation
         batches = self.data.batches(state.step, self.world)
-        stop, began, images = False, time.monotonic(), 0
+        stop, seconds, images = False, 0.0, 0
         try:
             while state.step < training.steps and not stop:
-                losses, gradient_norm, stop = self._update(next(batches), interruption)
+                began = time.monotonic()
+                losses, gradient_norm, stop = self._update(self._next(batches), interruption)
+                seconds += time.monotonic() - began
                 state.step += 1
                 state.add(losses)
                 images += training.batch_size
-                speed = images / (time.monotonic() - began)
+                speed = images / seconds
                 rate = training.learning_rate * learning_rate_factor(state.step - 1, training)
                 self.display.advance(state.step, describe(state.means(), rate, speed))
                 finished = state.step == training.steps
                 if finished or state.step % training.log_every == 0:
                     self._report(rate, gradient_norm, speed)
-                    began, images = time.monotonic(), 0
+                    seconds, images = 0.0, 0
                 if finished or stop or state.step % training.save_every == 0 or self._evaluation_due():
                     self._save()
                 if finished or not stop:
@@ -181,10 +184,18 @@ class _Run:
             _close(batches)
         if stop := stop and state.step < training.steps:
             self.display.say(
-                f"stopped after step {state.step} of {training.steps}, all is saved; "
-                f"go on with: perpixel train --resume {self.folder.path}"
+                f"stopped after step {state.step} of {training.steps}, all is saved: the same command with "
+                f"--resume --out {self.folder.path} goes on from here"
             )
         return stop
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """The next step's images; a bad one ends the run, but loses none of its steps."""
+        try:
+            return next(batches)
+        except InputError:
+            self._save()
+            raise
 
     def _update(self, batch: Batch, interruption: Interruption) -> tuple[dict[str, float], float, bool]:
         """One step: gradients of all parts of the batch, a look at the numbers, then the new weights."""
@@ -225,12 +236,14 @@ class _Run:
     def _diverged(self, losses: dict[str, float], gradient_norm: float, batch: Batch) -> None:
         images = ", ".join(self.world.gather([str(i) for i in batch.ids]))
         named = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        kept = f"{self.folder.last} is untouched" if self.folder.last.exists() else "nothing was saved yet"
         raise DivergedError(
             f"step {self.state.step + 1}: a loss or gradient is not finite ({named}, gradient norm {gradient_norm:.4g}) "
-            f"on the images {images}; {kept}; a smaller training.learning_rate, a longer training.warmup_steps or "
+            f"on the images {images}; {self._kept()}; a smaller training.learning_rate, a longer training.warmup_steps or "
             "training.clip_gradients helps, or these images' annotations are wrong (`perpixel check`)"
         )
+
+    def _kept(self) -> str:
+        return f"{self.folder.last} is untouched" if self.folder.last.exists() else "nothing was saved yet"
 
     def _report(self, rate: float, gradient_norm: float, speed: float) -> None:
         """A row of the log, and a line where no bar is drawn."""
@@ -278,6 +291,11 @@ class _Run:
     def _save(self) -> None:
         """The state first: all of a resume comes from it, so a kill between the two files costs nothing."""
         if self.log is not None:
+            if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+                raise DivergedError(
+                    f"step {self.state.step}: the update made weights that are not finite; {self._kept()}; "
+                    "a smaller training.learning_rate or training.clip_gradients helps"
+                )
             self.log.sync()
             self.state.log_rows = self.log.rows
             save_state(self.folder.state, self.state, self.trainee)
@@ -293,27 +311,6 @@ class _Run:
             step=self.state.step,
             metrics=self.state.metrics if self.state.evaluated == self.state.step else {},
         )
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The random state of one process in one step: a hash of the three numbers."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in `parts` of equal length, in order."""
-    size = len(batch) // parts
-    return [
-        replace(
-            batch,
-            images=batch.images[first : first + size],
-            sizes=batch.sizes[first : first + size],
-            originals=batch.originals[first : first + size],
-            targets=None if batch.targets is None else batch.targets[first : first + size],
-            ids=batch.ids[first : first + size],
-        )
-        for first in range(0, len(batch), size)
-    ]
 
 
 def _close(batches: Iterator[Batch]) -> None:
