@@ -1,7 +1,7 @@
 """Names of weights from one library's to another's, by tables of patterns."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -52,19 +52,19 @@ def renamed(weights: Mapping[str, Tensor], rows: Rows) -> tuple[dict[str, Tensor
 
 
 def matching(names: Iterable[str], templates: Iterable[str]) -> list[str]:
-    """The names that fit one of the templates."""
-    patterns = [_pattern(template) for template in templates]
+    """The names that fit one of the templates, in which a sign may stand several times."""
+    any_value = {"rest": ".+"} | dict.fromkeys(_NUMBERS, "[0-9]+")
+    patterns = [re.compile(_filled(re.escape(template), any_value, re.escape)) for template in templates]
     return [name for name in names if any(pattern.fullmatch(name) for pattern in patterns)]
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    text = re.escape(template)
-    for number in _NUMBERS:
-        text = text.replace(re.escape(f"{{{number}}}"), f"(?P<{number}>[0-9]+)")
-    return re.compile(text.replace(re.escape("{*}"), "(?P<rest>.+)"))
+    groups = {"rest": "(?P<rest>.+)"} | {number: f"(?P<{number}>[0-9]+)" for number in _NUMBERS}
+    return re.compile(_filled(re.escape(template), groups, re.escape))
 
 
-def _filled(template: str, values: Mapping[str, str]) -> str:
+def _filled(template: str, values: Mapping[str, str], written: Callable[[str], str] = str) -> str:
+    """The template with its signs, as `written`, replaced by the values."""
     for name, value in values.items():
-        template = template.replace("{*}" if name == "rest" else f"{{{name}}}", value)
+        template = template.replace(written("{*}" if name == "rest" else f"{{{name}}}"), value)
     return template

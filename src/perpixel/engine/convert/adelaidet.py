@@ -1,0 +1,130 @@
+"""FCOS of AdelaiDet, FCOS and RetinaNet of detectron2, which it builds on: one backbone and neck, three heads."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from perpixel.engine.convert.layout import Layout, sequential
+from perpixel.models.candidates import Selection
+from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
+from perpixel.models.retinanet import RetinaNet
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN
+from perpixel.nn.layers import Pixels
+from perpixel.nn.renaming import DETECTRON2_RESNET, Rows, with_prefix
+from perpixel.ops.assign import LevelRanges
+
+MSRA = Pixels(std=(1.0, 1.0, 1.0), order="bgr")
+"""The ResNets of Microsoft Research: BGR, mean subtracted, no division."""
+RESNEXT_STD = (58.395, 57.12, 57.375)
+
+ADELAIDET_HEAD = "proposal_generator.fcos_head."
+
+PIXEL_STATISTICS = ("pixel_mean", "pixel_std", "{*}.pixel_mean", "{*}.pixel_std")
+
+RESNET_AND_FPN: Rows = (
+    *with_prefix(DETECTRON2_RESNET, "backbone.body.", "backbone.bottom_up."),
+    *(
+        (f"neck.{ours}.{i}.{{*}}", f"backbone.fpn_{ours}{level}.{{*}}")
+        for ours in ("lateral", "output")
+        for i, level in enumerate((3, 4, 5))
+    ),
+    ("neck.top.0.{*}", "backbone.top_block.p6.{*}"),
+    ("neck.top.1.{*}", "backbone.top_block.p7.{*}"),
+)
+
+FCOS_ROWS: Rows = (
+    *RESNET_AND_FPN,
+    *sequential("box_head.class_tower", f"{ADELAIDET_HEAD}cls_tower"),
+    *sequential("box_head.box_tower", f"{ADELAIDET_HEAD}bbox_tower"),
+    *sequential("box_head.shared_tower", f"{ADELAIDET_HEAD}share_tower"),
+    ("box_head.class_logits.{*}", f"{ADELAIDET_HEAD}cls_logits.{{*}}"),
+    ("box_head.distances.{*}", f"{ADELAIDET_HEAD}bbox_pred.{{*}}"),
+    ("box_head.quality.{*}", f"{ADELAIDET_HEAD}ctrness.{{*}}"),
+    # The name in old files.
+    ("box_head.quality.{*}", f"{ADELAIDET_HEAD}centerness.{{*}}"),
+    ("box_head.scales.{i}.scale", f"{ADELAIDET_HEAD}scales.{{i}}.scale"),
+)
+
+DETECTRON2_ROWS: Rows = (
+    *RESNET_AND_FPN,
+    *sequential("box_head.class_tower", "head.cls_subnet"),
+    *sequential("box_head.box_tower", "head.bbox_subnet"),
+    ("box_head.class_logits.{*}", "head.cls_score.{*}"),
+)
+DETECTRON2_FCOS_ROWS: Rows = (
+    *DETECTRON2_ROWS,
+    ("box_head.distances.{*}", "head.bbox_pred.{*}"),
+    ("box_head.quality.{*}", "head.ctrness.{*}"),
+)
+DETECTRON2_RETINANET_ROWS: Rows = (*DETECTRON2_ROWS, ("box_head.deltas.{*}", "head.bbox_pred.{*}"))
+
+
+def _adelaidet(names: Collection[str]) -> Rows:
+    return FCOS_ROWS
+
+
+def _detectron2_fcos(names: Collection[str]) -> Rows:
+    return DETECTRON2_FCOS_ROWS
+
+
+def _detectron2_retinanet(names: Collection[str]) -> Rows:
+    return DETECTRON2_RETINANET_ROWS
+
+
+def with_resnext_pixels(config: DetectorConfig, names: Collection[str]) -> DetectorConfig:
+    """The 32x8d ResNeXt was trained on pixels divided by their deviation."""
+    if not config.backbone.name.startswith("resnext101_32x8d"):
+        return config
+    return replace(config, pixels=replace(config.pixels, std=RESNEXT_STD))
+
+
+ADELAIDET = Layout(
+    name="adelaidet",
+    marks=(f"{ADELAIDET_HEAD}cls_logits.weight",),
+    rows=_adelaidet,
+    base=DetectorConfig(MSRA, Backbone(stride_in_1x1=True, weights=None), FPN(), FCOS(), None, Selection()),
+    adapt=with_resnext_pixels,
+    unused=PIXEL_STATISTICS,
+    notes=(
+        "the quality branch is taken as centre-ness; if it was trained on IoU: head.quality=iou head.box_weight=none",
+    ),
+)
+
+DETECTRON2_FCOS = Layout(
+    name="detectron2",
+    marks=("head.ctrness.weight",),
+    rows=_detectron2_fcos,
+    base=DetectorConfig(
+        MSRA,
+        Backbone(stride_in_1x1=True, weights=None),
+        FPN(),
+        FCOS(
+            box_weight="none",
+            iou_smoothing=0.0,
+            levels=LevelRanges(inclusive=False),
+            normalization="moving",
+            normalization_start=300.0,
+        ),
+        None,
+        Selection(threshold=0.2, threshold_on="score"),
+    ),
+    adapt=with_resnext_pixels,
+    unused=(*PIXEL_STATISTICS, "anchor_generator.cell_anchors.{i}"),
+)
+
+DETECTRON2_RETINANET = Layout(
+    name="detectron2",
+    marks=("head.cls_subnet.0.weight",),
+    rows=_detectron2_retinanet,
+    base=DetectorConfig(
+        MSRA,
+        Backbone(stride_in_1x1=True, weights=None),
+        FPN(),
+        RetinaNet(normalization="moving", normalization_start=100.0),
+        None,
+        Selection(iou=0.5),
+    ),
+    adapt=with_resnext_pixels,
+    unused=(*PIXEL_STATISTICS, "anchor_generator.cell_anchors.{i}"),
+)

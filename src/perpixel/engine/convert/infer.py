@@ -1,0 +1,139 @@
+"""Settings read from the names and shapes of weights, once they have our names."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from perpixel.errors import InputError
+from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
+from perpixel.models.heads import BoxHeadConfig
+from perpixel.models.retinanet import RetinaNet
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN, NeckConfig
+
+Weights = Mapping[str, Tensor]
+
+# timm's name by (blocks of each stage, groups, channels a group of the first stage).
+RESNETS: dict[tuple[tuple[int, ...], int, int], str] = {
+    ((3, 4, 6, 3), 1, 64): "resnet50",
+    ((3, 4, 23, 3), 1, 64): "resnet101",
+    ((3, 8, 36, 3), 1, 64): "resnet152",
+    ((3, 4, 6, 3), 32, 4): "resnext50_32x4d",
+    ((3, 4, 23, 3), 32, 4): "resnext101_32x4d",
+    ((3, 4, 23, 3), 32, 8): "resnext101_32x8d",
+    ((3, 4, 23, 3), 64, 4): "resnext101_64x4d",
+}
+
+
+def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig, int]:
+    """`base` with everything that names and shapes tell filled in, and the number of classes.
+
+    Raises:
+        InputError: a backbone, a head or an anchor count that no setting of ours has.
+    """
+    head, classes = _head(base.head, weights)
+    return replace(base, backbone=_backbone(base.backbone, weights), neck=_neck(base.neck, weights), head=head), classes
+
+
+def _backbone(base: Backbone, weights: Weights) -> Backbone:
+    body = "backbone.body"
+    blocks = tuple(_count(weights, rf"{body}\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4))
+    first = weights.get(f"{body}.layer1.0.conv2.weight")
+    width = 0 if first is None else first.shape[1]
+    groups = 0 if first is None else first.shape[0] // first.shape[1]
+    if (blocks, groups, width) not in RESNETS:
+        raise InputError(
+            f"the backbone of the checkpoint is not a ResNet or ResNeXt known here (blocks {blocks}, {groups} groups of "
+            f"{width} channels): give a recipe whose backbone fits"
+        )
+    laterals = [weights[name].shape[1] for name in sorted(weights) if re.fullmatch(r"neck\.lateral\.\d+\.weight", name)]
+    deformable, interval = _deformable(weights)
+    trained = any(name.startswith(body) and name.endswith("num_batches_tracked") for name in weights)
+    return replace(
+        base,
+        name=RESNETS[blocks, groups, width],
+        # A ResNet's stage of c channels has stride c / 64.
+        stages=tuple(channels // 64 for channels in laterals),
+        stride_in_1x1=base.stride_in_1x1 and groups == 1,
+        norm="train" if trained else "frozen",
+        deformable_stages=deformable,
+        deformable_interval=interval,
+        weights=None,
+    )
+
+
+def _deformable(weights: Weights) -> tuple[tuple[int, ...], int]:
+    """Strides of the stages with offsets, and the step between such blocks."""
+    found = [re.fullmatch(r"backbone\.body\.layer(\d)\.(\d+)\.conv2\.offset\.weight", name) for name in weights]
+    blocks = sorted((int(m[1]), int(m[2])) for m in found if m)
+    steps = {b - a for (stage, a), (other, b) in itertools.pairwise(blocks) if stage == other}
+    return tuple(sorted({2 ** (stage + 1) for stage, _ in blocks})), min(steps, default=1)
+
+
+def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
+    assert isinstance(base, FPN)
+    top = weights.get("neck.top.0.weight")
+    outputs = _count(weights, r"neck\.output\.(\d+)\.weight")
+    if not outputs:
+        raise InputError("the checkpoint has no feature pyramid known here: give a recipe whose neck fits")
+    width = weights["neck.output.0.weight"].shape[0]
+    return replace(
+        base,
+        channels=width,
+        top_levels=_count(weights, r"neck\.top\.(\d+)\.weight"),
+        top_from="p5" if top is None or top.shape[1] == width else "c5",
+    )
+
+
+def _head(base: BoxHeadConfig, weights: Weights) -> tuple[BoxHeadConfig, int]:
+    logits = weights.get("box_head.class_logits.weight")
+    if logits is None:
+        raise InputError("the checkpoint has no class predictor of FCOS or RetinaNet")
+    rows = len(logits)
+    scaled = "box_head.scales.0.scale" in weights
+    normalized = "box_head.class_tower.1.weight" in weights or "box_head.shared_tower.1.weight" in weights
+    levels = _count(weights, r"neck\.output\.(\d+)\.weight") + _count(weights, r"neck\.top\.(\d+)\.weight")
+    if isinstance(base, FCOS):
+        quality = "box_head.quality.weight" in weights
+        head = replace(
+            base,
+            class_convs=_tower_depth(weights, "class_tower"),
+            box_convs=_tower_depth(weights, "box_tower"),
+            shared_convs=_tower_depth(weights, "shared_tower"),
+            norm="group" if normalized else "none",
+            deformable=any(re.match(r"box_head\.\w+_tower\.\d+\.offset\.", name) for name in weights),
+            level_scales=scaled,
+            quality=base.quality if quality else "none",
+            box_weight=base.box_weight if quality else "none",
+            levels=replace(base.levels, limits=base.levels.limits[: levels - 1]),
+        )
+        return head, rows
+    assert isinstance(base, RetinaNet)
+    per_cell = len(weights["box_head.deltas.weight"]) // 4
+    if rows % per_cell or per_cell not in (1, 9):
+        raise InputError(
+            f"the checkpoint has {per_cell} anchors a cell, 9 or 1 are known: give a recipe whose anchors fit"
+        )
+    head = replace(
+        base,
+        convs=_tower_depth(weights, "class_tower"),
+        norm="group" if normalized else "none",
+        level_scales=scaled,
+        **({"scales": (4.0,), "ratios": (1.0,), "sizes": None} if per_cell == 1 else {}),
+    )
+    return head, rows // per_cell
+
+
+def _tower_depth(weights: Weights, tower: str) -> int:
+    pattern = re.compile(rf"box_head\.{tower}\.\d+\.weight")
+    return sum(tensor.ndim == 4 for name, tensor in weights.items() if pattern.fullmatch(name))
+
+
+def _count(weights: Weights, pattern: str) -> int:
+    """How many numbers the names that fit have."""
+    compiled = re.compile(pattern)
+    return len({found[1] for name in weights if (found := compiled.fullmatch(name))})
