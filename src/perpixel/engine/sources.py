@@ -143,7 +143,7 @@ def is_stream(source: Anything) -> bool:
     return isinstance(source, int)
 
 
-def list_sources(source: Anything) -> Iterator[Source]:
+def list_sources(source: object) -> Iterator[Source]:
     """Every photo and video of `source` in order, none of them opened yet.
 
     Takes the path of a photo or video, a folder (its photos and videos, sorted, subfolders too), a pattern such as

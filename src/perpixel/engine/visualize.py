@@ -226,8 +226,8 @@ def place_label(
     wanted = [(x, y) for y in heights for x in (left, right - width)]
     best, least = (0.0, 0.0, 0.0, 0.0), float("inf")
     for x, y in wanted:
-        inside_x = min(max(x, 0), max(0, picture[0] - width))
-        inside_y = min(max(y, 0), max(0, picture[1] - height))
+        inside_x = min(max(float(x), 0.0), max(0.0, float(picture[0] - width)))
+        inside_y = min(max(float(y), 0.0), max(0.0, float(picture[1] - height)))
         rectangle = (inside_x, inside_y, inside_x + width, inside_y + height)
         # A place moved far into the picture is no longer at the box: that counts like covering.
         cost = sum(_overlap(rectangle, other) for other in placed) + abs(inside_y - y) * width
