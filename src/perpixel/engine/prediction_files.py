@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class ResultsFile:
         self._file: IO[str]
         self._first = True
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ResultsFile":
         try:
             self._file = self._temporary.open("w", encoding="utf-8")
         except OSError as error:
@@ -67,7 +67,7 @@ class PictureWriter:
         elif path.suffix.lower() not in WRITABLE:
             self.path = path.with_suffix(".png")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PictureWriter":
         return self
 
     def add(self, found: Instances) -> None:
