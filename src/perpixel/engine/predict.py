@@ -207,5 +207,9 @@ def predict_to_folder(
                 refused.append(str(error))
                 bar.say(f"left out: {error}")
                 bar.advance()
-    page = write_gallery(folder / "gallery.html", shown, title, score=score) if shown else None
+    page = None
+    if shown:
+        notes = [f"{photos} photos or frames, {instances} objects with a score of {score:g} or more"]
+        notes += [f"left out: {sentence}" for sentence in refused]
+        page = write_gallery(folder / "gallery.html", shown, title, score=score, notes=notes)
     return Predicted(pictures, folder / "results.json", page, photos, instances, refused)

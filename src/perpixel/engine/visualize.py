@@ -180,7 +180,7 @@ def _labels(
         width = round(font.getlength(text)) + 2 * pad
         height = letter + 2 * pad
         rectangle = place_label(box, (width, height), size, placed, line)
-        if sum(_overlap(rectangle, other) for other in placed) > width * height / 4:
+        if sum(_overlap(rectangle, other) for other in placed) > width * height / 10:
             continue
         placed.append(rectangle)
         pen.rounded_rectangle((rectangle[0], rectangle[1], rectangle[2] - 1, rectangle[3] - 1), radius=pad, fill=value)
