@@ -198,7 +198,9 @@ def test_files_and_log_of_a_run(tmp_path: Path):
     log = read_log(result.output / "log.jsonl")
     assert [row["step"] for row in log] == [3, 5, 6, 9, 10, 12, 12]
     assert ["metrics" in row for row in log] == [False, True, False, False, True, False, True]
-    each = read_log(run(tmp_path / "b", replace(recipe, training=replace(recipe.training, log_every=1))).output / "log.jsonl")
+    each = read_log(
+        run(tmp_path / "b", replace(recipe, training=replace(recipe.training, log_every=1))).output / "log.jsonl"
+    )
     single = {row["step"]: row["losses"]["class"] for row in each if "losses" in row}
     assert log[0]["losses"]["class"] == pytest.approx(sum(single[s] for s in (1, 2, 3)) / 3, rel=1e-12)
     assert log[0]["loss"] == pytest.approx(sum(log[0]["losses"].values()), rel=1e-12)
@@ -308,9 +310,7 @@ def test_batch_size_must_divide(tmp_path: Path):
         tiny_recipe(accumulate=3)
 
 
-def test_fine_tuning_starts_from_the_file_and_says_what_starts_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_fine_tuning_starts_from_the_file_and_says_what_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     start = run(tmp_path / "a", tiny_recipe(steps=4)).last
     recipe = tiny_recipe(steps=1, warmup_steps=0, learning_rate=1e-30, init_from=str(start))
     data = replace(tiny_data(recipe), class_names=("a", "b", "c", "d"), category_ids=(1, 2, 3, 4))

@@ -73,7 +73,10 @@ class TinyTraining(Model):
             total = total + weight * nn.functional.binary_cross_entropy_with_logits(image, wanted)
         count = torch.tensor(float(sum(len(t) for t in batch.truth())))
         broken = torch.nan if batch.progress == self.config.nan_at else 0.0
-        return {"class": self.config.scale * total / mean_over_ranks(count).clamp(min=1), "size": logits.square().mean() * 0.01 + broken}
+        return {
+            "class": self.config.scale * total / mean_over_ranks(count).clamp(min=1),
+            "size": logits.square().mean() * 0.01 + broken,
+        }
 
     def predict(self, batch: Batch) -> list[Detections]:
         return []
@@ -81,7 +84,14 @@ class TinyTraining(Model):
 
 def tiny_recipe(model: TinyTrainingConfig | None = None, **training: object) -> Recipe:
     """A recipe of twelve steps of four images."""
-    quick: dict = {"steps": 12, "batch_size": 4, "learning_rate": 0.1, "warmup_steps": 3, "save_every": 2, "log_every": 3}
+    quick: dict = {
+        "steps": 12,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "warmup_steps": 3,
+        "save_every": 2,
+        "log_every": 3,
+    }
     return Recipe("tiny", model or TinyTrainingConfig(), DataConfig(), Training(**(quick | training)))
 
 

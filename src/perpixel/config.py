@@ -6,11 +6,13 @@ refused with the nearest valid name.
 """
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -31,7 +33,7 @@ def to_dict(config: Any) -> Plain:
     return {f.name: _plain(getattr(config, f.name), hint) for f, hint in _hints(type(config))}
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+def from_dict(cls: type[T], values: Any, path: str = "") -> T:
     """Builds `cls` from plain values; missing fields take their defaults.
 
     Raises:
@@ -44,7 +46,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     known = {f.name: (f, hint) for f, hint in _hints(cls)}
     for key in values:
         if key not in known:
-            raise ConfigError(f"{_join(path, key)} is not a setting of {cls.__name__}{_nearest(key, known)}")
+            raise ConfigError(f"{_join(path, str(key))} is not a setting of {cls.__name__}{_nearest(str(key), known)}")
     built = {}
     for name, (_, hint) in known.items():
         if name in values:
@@ -61,33 +63,33 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 def override(config: T, assignments: Sequence[str]) -> T:
     """`config` with ``dotted.path=value`` assignments applied; values are read as YAML.
 
-    Setting ``….kind`` replaces that node by the defaults of the named class.
+    Setting ``….kind`` replaces that node by the defaults of the named class, and a mapping replaces the node it is given
+    for. Both come first, whatever their place in the list, then single values; checks run once all are in.
 
     Raises:
         ConfigError: no such path, or a value that does not fit.
     """
     values = to_dict(config)
-    for assignment in assignments:
-        dotted, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r} is not of the form path=value")
-        try:
-            value = yaml.safe_load(text) if text.strip() else None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{dotted}: {text!r} is not valid YAML") from error
+    parsed = [_parsed(assignment) for assignment in assignments]
+    whole_nodes = [(d, v) for d, v in parsed if d.rpartition(".")[2] == "kind" or isinstance(v, Mapping)]
+    for dotted, value in whole_nodes:
         _assign(values, dotted, value)
+        # The defaults of a newly chosen class are settings that later assignments may name.
         values = to_dict(from_dict(type(config), values))
+    for dotted, value in parsed:
+        if (dotted, value) not in whole_nodes:
+            _assign(values, dotted, value)
     return from_dict(type(config), values)
 
 
-def merge(config: T, values: Mapping[str, Any]) -> T:
+def merge(config: T, values: Mapping[Any, Any]) -> T:
     """`config` with the fields named in nested plain `values` replaced, the others kept.
 
     Raises:
         ConfigError: an unknown field or a value that does not fit.
     """
 
-    def merged(below: Plain, above: Mapping[str, Any]) -> Plain:
+    def merged(below: Plain, above: Mapping[Any, Any]) -> Plain:
         out = dict(below)
         for key, value in above.items():
             nested = isinstance(value, Mapping) and isinstance(out.get(key), dict) and "kind" not in value
@@ -97,14 +99,47 @@ def merge(config: T, values: Mapping[str, Any]) -> T:
     return from_dict(type(config), merged(to_dict(config), values))
 
 
+def load_yaml(text: str) -> Any:
+    """A YAML document in which 5e-3 and 1e4 are numbers, as in YAML 1.2.
+
+    Raises:
+        yaml.YAMLError: not YAML.
+    """
+    return yaml.load(text, _Yaml)
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1, except that a number's exponent needs neither a point before nor a sign after its e."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+|\d*\.\d+|\d+\.)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parsed(assignment: str) -> tuple[str, Any]:
+    dotted, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"{assignment!r} is not of the form path=value")
+    try:
+        return dotted, load_yaml(text) if text.strip() else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{dotted}: {text!r} is not valid YAML") from error
+
+
 def _assign(values: Plain, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     node = values
     for depth, name in enumerate(parents):
-        if not isinstance(node.get(name), dict):
-            here = ".".join(parents[: depth + 1])
-            why = _nearest(name, node) if name not in node else " that holds further settings"
-            raise ConfigError(f"{here} is not a setting{why}")
+        here = ".".join(parents[: depth + 1])
+        if name not in node:
+            raise ConfigError(f"{here} is not a setting{_nearest(name, node)}")
+        if node[name] is None and last == "kind" and depth == len(parents) - 1:
+            node[name] = {}
+        if node[name] is None:
+            raise ConfigError(f"{here} is null, so it has no {last}: set {here}.kind first")
+        if not isinstance(node[name], dict):
+            raise ConfigError(f"{here} holds one value, no further settings: write {here}=VALUE")
         node = node[name]
     if last == "kind":
         node.clear()
@@ -120,30 +155,43 @@ def _plain(value: Any, hint: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v, None) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        inner = get_args(hint)[0] if get_origin(hint) is tuple and get_args(hint) else None
+        inner = next((get_args(o)[0] for o in _options(hint) if get_origin(o) is tuple), None)
         return [_plain(v, inner) for v in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _build(hint: Any, value: Any, path: str) -> Any:
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    options = _options(hint)
     if value is None and type(None) in options:
         return None
-    nested = [o for o in options if isinstance(o, type) and is_dataclass(o)]
+    nested = tuple(o for o in options if isinstance(o, type) and is_dataclass(o))
     if nested and isinstance(value, Mapping):
-        return from_dict(nested[0], value, path)
-    if nested and any(isinstance(value, o) for o in nested):
+        return from_dict(_named(nested, value), value, path)
+    if nested and isinstance(value, nested):
         return value
-    if get_origin(hint) is tuple and any(is_dataclass(a) for a in get_args(hint)):
+    rows = next((get_args(o)[0] for o in options if get_origin(o) is tuple and is_dataclass(get_args(o)[0])), None)
+    if rows is not None:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise ConfigError(f"{path} is a list, not {value!r}")
-        return tuple(_build(get_args(hint)[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        return tuple(_build(rows, v, f"{path}[{i}]") for i, v in enumerate(value))
     try:
-        if isinstance(value, bool) and bool not in options and not any(get_origin(o) is Literal for o in options):
+        takes_bool = any(o in (bool, Any) or get_origin(o) is Literal for o in options)
+        if isinstance(value, bool) and not takes_bool:
             raise ConfigError(f"{path}={value} does not fit: it takes {_describe(hint)}")
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"{path}={value!r} does not fit: it takes {_describe(hint)}") from error
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types that a value may have: the parts of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _named(classes: Sequence[type], values: Mapping[str, Any]) -> type:
+    """The class whose family has the ``kind`` of `values`; the first if none has."""
+    kind = values.get("kind")
+    return next((c for c in classes if kind in {member.__name__ for member in _family(c)}), classes[0])
 
 
 def _concrete(cls: type, values: Plain, path: str) -> type:
@@ -165,7 +213,9 @@ def _family(cls: type) -> list[type]:
 
 
 def _polymorphic(hint: Any) -> bool:
-    return any(isinstance(o, type) and is_dataclass(o) and o.__subclasses__() for o in (get_args(hint) or (hint,)))
+    """Whether a value's class is not known from its declaration."""
+    nested = [o for o in _options(hint) if isinstance(o, type) and is_dataclass(o)]
+    return len(nested) > 1 or any(o.__subclasses__() for o in nested)
 
 
 def _hints(cls: type) -> list[tuple[Any, Any]]:
