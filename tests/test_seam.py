@@ -108,9 +108,9 @@ def batch_of(objects):
 
 def build(box_head, instance_head):
     backbone = Backbone("test_resnet", weights=None, norm="train", frozen_stages=0)
-    selection = Selection(threshold=0.011, keep=7)
+    selection = Selection(threshold=0.001, keep=7)
     return DetectorConfig(
-        backbone=backbone, neck=FPN(channels=32), head=box_head, instance=instance_head, selection=selection
+        backbone=backbone, neck=FPN(channels=64), head=box_head, instance=instance_head, selection=selection
     ).build(classes=3)
 
 
