@@ -15,6 +15,8 @@ from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.errors import InputError
 
+_NUMBERS = frozenset((int, float))
+
 
 def read_coco(
     path: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, skip_bad: bool = False
@@ -143,7 +145,7 @@ class _Reader:
             raise _BadEntry(f"id={_short(number)}, category_id={_short(category)} are not whole numbers")
         if not (_whole(entry["image_id"]) or isinstance(entry["image_id"], str)):
             raise _BadEntry(f"image_id={_short(entry['image_id'])} is neither a whole number nor text")
-        if not (isinstance(box, list) and len(box) == 4 and all(_number(value) for value in box)):
+        if not (isinstance(box, list) and len(box) == 4 and _NUMBERS.issuperset(map(type, box))):
             raise _BadEntry(f"bbox={_short(box)} is not [x, y, width, height] in numbers")
         area = entry["area"] if _number(entry.get("area")) else math.nan
         polygons, code, code_size = _segmentation(entry.get("segmentation"))
@@ -295,11 +297,11 @@ def _images_folder(path: Path, file: str) -> Path:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in _NUMBERS
 
 
 def _short(value: Any) -> str:

@@ -169,7 +169,7 @@ def place_objects(
     height, width = placement.size
     moved = placement.boxes(boxes)
     clipped = np.clip(moved, 0, [width, height, width, height])
-    cut = (np.abs(clipped - moved) > 1e-3).any(1)
+    cut = np.any(np.abs(clipped - moved) > 1e-3, axis=1)
     share = _area(clipped) / np.maximum(_area(moved), 1e-9)
     keep = (share >= min_visible) & (share > 0)
     patches: dict[int, Patch] = {}
