@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perpixel.engine import lettering
+from perpixel.engine.lettering import label_font
 from perpixel.engine.palette import color, hexadecimal, readable_on
 from perpixel.engine.visualize import Style, draw, place_label
+from perpixel.errors import InputError
 
 GREY = np.full((400, 600, 3), 120, np.uint8)
 BOX = np.array([[100.0, 150.0, 300.0, 350.0]], np.float32)
@@ -62,6 +65,41 @@ def test_a_label_can_be_read():
         assert (label == (255, 202, 40)).all(2).sum() > 50
         count.append(int((label.max(2) < 60).sum()))
     assert count[1] > 3 * count[0] > 0
+
+
+def test_letters_beyond_english(monkeypatch):
+    """The built-in font has English letters; others come from a system font if one has them, never from a worse one."""
+    from PIL import ImageFont
+
+    built_in = label_font(14, ["cat 0.9"])
+    assert built_in.getname() == ImageFont.load_default(14).getname()
+    asked = []
+
+    def truetype(name, size):
+        asked.append(name)
+        raise OSError("no such font")
+
+    lettering._widest.cache_clear()
+    lettering._system_font.cache_clear()
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    assert label_font(14, ["Füchse 日本"]).getname() == built_in.getname()
+    assert asked == list(lettering.SYSTEM_FONTS)
+    with pytest.raises(InputError, match=r"absent\.ttf"):
+        label_font(14, ["x"], "absent.ttf")
+    lettering._widest.cache_clear()
+    lettering._system_font.cache_clear()
+
+
+def test_a_system_font_is_taken_where_it_has_the_letters():
+    from PIL import ImageFont
+
+    try:
+        ImageFont.truetype("DejaVuSans.ttf", 14)
+    except OSError:
+        pytest.skip("DejaVuSans is not installed")
+    font = label_font(14, ["Füchse"])
+    assert font.getname() != label_font(14, ["cat"]).getname()
+    assert bytes(font.getmask("ü")) != bytes(font.getmask("\uffff"))
 
 
 def test_a_text_wider_than_the_picture_is_cut():

@@ -129,6 +129,23 @@ def test_encode_and_decode_are_inverse_and_equal_pycocotools(count):
         assert list(run["size"]) == list(expected["size"])
 
 
+def test_full_size_masks_exist_for_a_few_instances_at_a_time(monkeypatch):
+    """40 instances of 20x40 pixels at 4 + 1 bytes: 12,000 bytes hold three of them, so no call ever sees more."""
+    from perpixel.ops import masks as module
+
+    seen = []
+    paste = module.paste_box_masks
+
+    def counting(values, *arguments, **more):
+        seen.append(len(values))
+        return paste(values, *arguments, **more)
+
+    monkeypatch.setattr(module, "paste_box_masks", counting)
+    boxes = torch.tensor([[1.0, 2.0, 30.0, 20.0]]).repeat(40, 1)
+    runs = list(encoded(BoxMasks(torch.rand(40, 5, 5)), boxes, (24, 32), (20, 40), chunk_bytes=12_000))
+    assert len(runs) == 40 and seen == [3] * 13 + [1]
+
+
 def test_nothing_gives_nothing():
     empty = torch.zeros(0, 4)
     assert paste_box_masks(torch.zeros(0, 5, 5), empty, (6, 7)).shape == (0, 6, 7)

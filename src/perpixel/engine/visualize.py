@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from perpixel.engine.lettering import Font, label_font
 from perpixel.engine.palette import Color, color, readable_on
 
 Rectangle = tuple[float, float, float, float]
@@ -36,6 +37,7 @@ class Style:
         opacity: of masks, 0 (only the contour) .. 1.
         labels: whether to write class and score.
         keypoint_score: joints below it are left out.
+        font: a TrueType file for the labels; None takes a font that has the letters of the class names.
     """
 
     scale: int | None = None
@@ -44,6 +46,7 @@ class Style:
     opacity: float = 0.4
     labels: bool = True
     keypoint_score: float = 0.2
+    font: str | None = None
 
 
 def draw(
@@ -91,7 +94,7 @@ def draw(
         for row in order:
             _keypoints(pen, keypoints[row] * (scale, scale, 1), limbs, colors[row], line, style.keypoint_score)
     if style.labels:
-        _labels(pen, canvas.size, boxes * scale, texts, colors, letter, line)
+        _labels(pen, canvas.size, boxes * scale, texts, colors, label_font(letter, texts, style.font), letter, line)
     return canvas
 
 
@@ -166,11 +169,11 @@ def _labels(
     boxes: Float[np.ndarray, "n 4"],
     texts: Sequence[str],
     colors: Sequence[Color],
+    font: Font,
     letter: int,
     line: int,
 ) -> None:
     """A filled label at each box, the first rows first; one that would hide another is left out, its colour remains."""
-    font = ImageFont.load_default(letter)
     pad = max(2, letter // 5)
     placed: list[Rectangle] = []
     for box, text, value in zip(boxes.tolist(), texts, colors, strict=True):
@@ -193,7 +196,7 @@ def _labels(
         )
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _fitting(text: str, font: Font, width: int) -> str:
     """The text, cut with an ellipsis where it is wider than the picture."""
     if font.getlength(text) <= width:
         return text
