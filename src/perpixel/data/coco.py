@@ -157,7 +157,7 @@ class _Reader:
             -1,
             number,
             category,
-            box,
+            array("d", box),
             area=area,
             crowd=bool(entry.get("iscrowd")),
             polygons=polygons,

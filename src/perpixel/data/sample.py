@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
+from torchvision.transforms.v2 import functional
 
 from perpixel.data.dataset import Dataset
 from perpixel.data.geometry import draw_placement, place_objects, resized_size, whole
@@ -83,8 +84,6 @@ def change_color(image: UInt8[ndarray, "h w 3"], color: Color, random: np.random
     draws = random.uniform(-1, 1, size=4)
     if color == Color():
         return image
-    from torchvision.transforms.v2 import functional
-
     strengths = (color.brightness, color.contrast, color.saturation, color.hue)
     changes = (
         functional.adjust_brightness,

@@ -74,9 +74,9 @@ class TableBuilder:
         image_row: int,
         annotation_id: int,
         label: int,
-        box: Sequence[float],
+        box: array,
         *,
-        area: float = math.nan,
+        area: float | int = math.nan,
         crowd: bool = False,
         polygons: Iterable[array] = (),
         code: bytes = b"",
@@ -88,7 +88,7 @@ class TableBuilder:
             image_row: what `add_image` returned; objects may come in any order.
             annotation_id: the file's number.
             label: class index.
-            box: (x, y, width, height) in pixels, as COCO has it.
+            box: x, y, width, height in pixels, as COCO has it.
             area: the file's area; NaN stands for that of the mask or the box.
             crowd: see `Record.crowd`.
             polygons: flat x, y, x, y ... arrays, or nothing.

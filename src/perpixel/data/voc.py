@@ -1,6 +1,7 @@
 """Pascal VOC: an xml file an image."""
 
 import math
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -126,7 +127,7 @@ class _Reader:
         if fault:
             return f"{shown} {fault}"
         difficult = (entry.findtext("difficult") or "").strip() == "1"
-        box = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
+        box = array("d", (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1))
         self.table.add_object(row, len(self.table) + 1, len(self.names), box, crowd=difficult)
         self.names.append(name)
         return None

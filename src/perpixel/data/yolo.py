@@ -116,7 +116,9 @@ class _Reader:
         fault = box_fault((box[0], box[1], box[0] + box[2], box[1] + box[3]), size)
         if fault:
             return f"the box {fault}"
-        self.table.add_object(row, len(self.table) + 1, category, box, polygons=polygons, keypoints=keypoints)
+        self.table.add_object(
+            row, len(self.table) + 1, category, array("d", box), polygons=polygons, keypoints=keypoints
+        )
         return None
 
     def _points(self, values: list[float], size: tuple[int, int]) -> list[float]:
