@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_training import CLASSES, TinyTrainingConfig, tiny_recipe
 from torch import Tensor, nn
 
 from perpixel import __version__
@@ -21,6 +20,7 @@ from perpixel.engine.trainee import Trainee
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model, ModelConfig
 from perpixel.structures import Batch, Detections
+from tiny_training import CLASSES, TinyTrainingConfig, tiny_recipe
 
 
 @dataclass(frozen=True)

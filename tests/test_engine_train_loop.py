@@ -1,18 +1,13 @@
 """The loop on a tiny model: exact resume, guards, files, evaluation."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import CLASSES, TinyTrainingConfig, tiny_data, tiny_recipe
 
 from perpixel.engine import loop
 from perpixel.engine.checkpoint import build_model, load_checkpoint
@@ -25,6 +20,7 @@ from perpixel.engine.runs import RunFolder, new_run_folder
 from perpixel.engine.steps import split_batch, step_seed
 from perpixel.errors import InputError
 from perpixel.structures import Batch
+from tiny_training import CLASSES, Job, TinyTrainingConfig, tiny_data, tiny_recipe, wait_for_rows
 
 EVERYTHING = {"average": 0.9, "clip_gradients": 1.0, "evaluate_every": 4}
 """Settings under which every kind of state matters."""
@@ -76,22 +72,15 @@ def test_stopped_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: pytest
 
 def test_killed_process_resumes_exactly(tmp_path: Path):
     """A real SIGKILL at an arbitrary moment of another process, then a resume here."""
-    settings = ["average=0.9", "clip_gradients=1", "evaluate_every=4"]
-    model = {"norm": "batch", "dropout": 0.5}
+    model = TinyTrainingConfig(norm="batch", dropout=0.5)
     broken = tmp_path / "broken"
-    command = [sys.executable, str(Path(__file__).with_name("tiny_training.py")), str(broken), *settings]
-    command += ["--pause", "0.15", "--model", json.dumps(model)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (broken / "log.jsonl").exists() or (broken / "log.jsonl").read_text().count("\n") < 3:
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = Job(broken, model, tuple(f"{name}={value}" for name, value in EVERYTHING.items()), pause=0.15).start()
+    wait_for_rows(broken, 3, [process])
     process.kill()
-    process.wait()
+    process.join()
     saved = load_tensors(broken / "last.state.safetensors")[1]["state"]["step"]
     assert 0 < saved < 12
-    recipe = tiny_recipe(TinyTrainingConfig(**model), **EVERYTHING)
+    recipe = tiny_recipe(model, **EVERYTHING)
     run(broken, recipe, resume=True)
     run(tmp_path / "unbroken", recipe)
     assert_same_run(tmp_path / "unbroken", broken)

@@ -1,13 +1,12 @@
-"""A model and data small enough to train in a test, and a script that trains them in a process of its own.
+"""A model and data small enough to train in a test, here or in processes of their own."""
 
-Run as a script: ``python tiny_training.py OUTPUT [FIELD=VALUE ...] [--resume] [--pause SECONDS]``.
-"""
-
-import argparse
-import json
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from perpixel.engine.distributed import World
 from perpixel.engine.loop import TrainingData, fit
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.settings import Training
+from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model, ModelConfig
 from perpixel.ops.reduce import mean_over_ranks
 from perpixel.structures import Batch, Detections, Targets
@@ -36,6 +36,7 @@ class TinyTrainingConfig(ModelConfig):
         norm: between them.
         dropout: between them.
         scale: of the loss.
+        per_image: divide the loss by the images, not by the objects of all processes.
         nan_at: the step at which its loss is not a number; None: never.
     """
 
@@ -43,6 +44,7 @@ class TinyTrainingConfig(ModelConfig):
     norm: Literal["batch", "group"] = "group"
     dropout: float = 0.0
     scale: float = 1.0
+    per_image: bool = False
     nan_at: int | None = None
 
     def build(self, classes: int) -> "TinyTraining":
@@ -72,9 +74,10 @@ class TinyTraining(Model):
             weight = float(len(target))
             total = total + weight * nn.functional.binary_cross_entropy_with_logits(image, wanted)
         count = torch.tensor(float(sum(len(t) for t in batch.truth())))
+        divisor = torch.tensor(float(len(batch))) if self.config.per_image else mean_over_ranks(count).clamp(min=1)
         broken = torch.nan if batch.progress == self.config.nan_at else 0.0
         return {
-            "class": self.config.scale * total / mean_over_ranks(count).clamp(min=1),
+            "class": self.config.scale * total / divisor,
             "size": logits.square().mean() * 0.01 + broken,
         }
 
@@ -125,19 +128,50 @@ def _targets(count: int, random: torch.Generator) -> Targets:
     return Targets(torch.tensor([[0.0, 0.0, 8.0, 8.0]]).repeat(count, 1), labels)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--model", default="{}", help="settings of the model as JSON")
-    parser.add_argument("settings", nargs="*")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    recipe = tiny_recipe(TinyTrainingConfig(**json.loads(arguments.model)))
-    recipe = replace(recipe, training=override(recipe.training, arguments.settings))
-    fit(recipe, arguments.output, tiny_data(recipe, arguments.pause, True), resume=arguments.resume, device="cpu")
+@dataclass(frozen=True)
+class Job:
+    """A training run for another process.
+
+    Attributes:
+        output: the run's folder; an `InputError`'s sentence goes to ``RANK.txt`` beside it.
+        model: what is trained.
+        settings: ``field=value`` of `Training`.
+        pause: seconds before each batch.
+        environment: variables of the process.
+    """
+
+    output: Path
+    model: TinyTrainingConfig = field(default_factory=TinyTrainingConfig)
+    settings: tuple[str, ...] = ()
+    pause: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> BaseProcess:
+        """Starts it. One server process imports everything once and forks: no thread of this one gets in its way."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tiny_training"])
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        process = context.Process(target=self.run)
+        process.start()
+        return process
+
+    def run(self) -> None:
+        """What the process does."""
+        os.environ.update(self.environment)
+        torch.set_num_threads(1)
+        recipe = tiny_recipe(self.model)
+        recipe = replace(recipe, training=override(recipe.training, self.settings))
+        try:
+            fit(recipe, self.output, tiny_data(recipe, self.pause, True), device="cpu")
+        except InputError as error:
+            self.output.with_name(os.environ.get("RANK", "0") + ".txt").write_text(str(error))
+            sys.exit(2)
 
 
-if __name__ == "__main__":
-    main()
+def wait_for_rows(output: Path, rows: int, processes: list[BaseProcess]) -> None:
+    """Returns when the log of a run has so many rows."""
+    deadline = time.monotonic() + 150
+    while not (output / "log.jsonl").exists() or (output / "log.jsonl").read_text().count("\n") < rows:
+        assert all(process.is_alive() for process in processes), "the run ended early"
+        assert time.monotonic() < deadline, "the run is too slow"
+        time.sleep(0.02)

@@ -188,13 +188,13 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _named(classes: Sequence[type], values: Mapping[str, Any]) -> type:
+def _named(classes: Sequence[type], values: Mapping[Any, Any]) -> type:
     """The class whose family has the ``kind`` of `values`; the first if none has."""
     kind = values.get("kind")
     return next((c for c in classes if kind in {member.__name__ for member in _family(c)}), classes[0])
 
 
-def _concrete(cls: type, values: Plain, path: str) -> type:
+def _concrete(cls: type, values: dict[Any, Any], path: str) -> type:
     """The subclass named by ``kind``, where `cls` has subclasses."""
     named = values.pop("kind", None)
     choices = {c.__name__: c for c in _family(cls)}
