@@ -122,6 +122,50 @@ def test_one_box_by_hand():
     assert sum(metrics.curve) == pytest.approx(51)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_random_keypoints_equal_pycocotools(seed):
+    random = np.random.default_rng(seed)
+    truth = {
+        "images": [{"id": i, "width": 200, "height": 160} for i in range(8)],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [],
+    }
+    results = []
+    for identity in range(1, 25):
+        box = [*random.uniform(0, 60, 2), *random.uniform(20, 100, 2)]
+        joints = np.concatenate([random.uniform(0, 1, (17, 2)) * box[2:] + box[:2], random.integers(0, 3, (17, 1))], 1)
+        image, area = int(random.integers(0, 8)), box[2] * box[3] * 0.6
+        annotation = {"id": identity, "image_id": image, "category_id": 1, "bbox": box, "area": area, "iscrowd": 0}
+        visible = int((joints[:, 2] > 0).sum())
+        truth["annotations"].append(annotation | {"keypoints": joints.reshape(-1).tolist(), "num_keypoints": visible})
+        moved = joints + np.concatenate([random.normal(0, 4, (17, 2)), np.zeros((17, 1))], 1)
+        row = {
+            "image_id": image,
+            "category_id": 1,
+            "keypoints": moved.reshape(-1).tolist(),
+            "score": float(random.random()),
+        }
+        results.append(row)
+    ours = coco_metrics(truth, results, "keypoints")
+    np.testing.assert_allclose(
+        list(ours.summary.values()), pycocotools_stats(truth, results, "keypoints").stats, atol=1e-9
+    )
+    assert len(set(ours.summary.values())) > 6
+
+
+def test_ids_need_not_be_good():
+    """Repeated annotation ids, an annotation 0 and image ids in text change nothing."""
+    truth, results = random_set(1)
+    expected = coco_metrics(truth, results).summary
+    for i, annotation in enumerate(truth["annotations"]):
+        annotation["id"] = i // 2
+    for row in [*truth["annotations"], *results]:
+        row["image_id"] = f"photo {row['image_id']}"
+    for image in truth["images"]:
+        image["id"] = f"photo {image['id']}"
+    assert coco_metrics(truth, results).summary == pytest.approx(expected)
+
+
 def test_empty_results_are_zero():
     truth, _ = random_set(0)
     metrics = coco_metrics(truth, [])

@@ -144,6 +144,8 @@ def test_a_video_becomes_a_video(predictor, tmp_path):
     assert (done.photos, done.pictures) == (4, [tmp_path / "out" / "v.mp4"])
     reader = cv2.VideoCapture(str(done.pictures[0]))
     assert (reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FRAME_WIDTH)) == (4, 120)
+    blue, _, red = reader.read()[1][36, 21].tolist()  # on the first box's left edge, drawn in red
+    assert red > blue + 40
     assert {r["file_name"] for r in json.loads(done.results.read_text())} == {f"v.avi frame {i}" for i in range(4)}
 
 

@@ -58,6 +58,13 @@ def test_paste_fills_a_whole_box_exactly():
     assert torch.equal(mask, expected)
 
 
+def test_a_value_at_the_threshold_is_inside():
+    """One cell over one pixel: the pixel's value is the cell's, 0.5, and 0.5 >= 0.5."""
+    box = torch.tensor([[2.0, 1.0, 3.0, 2.0]])
+    assert paste_box_masks(torch.full((1, 1, 1), 0.5), box, (3, 4))[0].nonzero().tolist() == [[1, 2]]
+    assert not paste_box_masks(torch.full((1, 1, 1), 0.499), box, (3, 4)).any()
+
+
 def slow_aligned(values: np.ndarray, factor: int) -> np.ndarray:
     """Output pixel p reads input position max(0, p - factor // 2) / factor, clamped to the last value."""
     height, width = values.shape

@@ -109,7 +109,8 @@ def coco_metrics(
 def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Both with images numbered in the order of their ids, which may be text, and what COCOeval needs filled in.
 
-    Annotations are numbered from 1: to COCOeval a match with annotation 0 looks like no match.
+    Annotations are numbered anew from 1: to pycocotools a match with annotation 0 looks like no match, and of two with
+    the same id one would hide the other.
     """
     number = {identity: i for i, identity in enumerate(sorted((image["id"] for image in truth["images"]), key=_rank))}
     for result in results:
