@@ -1,0 +1,1 @@
+"""Ours against the reference implementations, stage by stage."""

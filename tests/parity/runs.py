@@ -1,0 +1,308 @@
+"""Our models with the references' weights, run on the references' inputs; every stage measured."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perpixel.engine.convert import Conversion, convert_checkpoint
+from perpixel.engine.convert.detect import detect_layout
+from perpixel.engine.instances import Instances
+from perpixel.models.detector import Detector
+from perpixel.nn.renaming import renamed
+from perpixel.structures import Batch, DenseOutputs, Matches, Targets, pad_images
+
+from . import deterministic
+from .reference import GOLDEN, Reference, pair_detections
+
+MODELS = ("adet_FCOS_R_50_1x", "d2_retinanet_R_50_FPN_1x", "tv_fcos_resnet50_fpn", "tv_retinanet_resnet50_fpn")
+
+# The references' shorter side and longest side: torchvision resizes image 1.
+TORCHVISION_SIZE = (256, 320)
+# Maps of the pyramid over 256x320.
+SHAPES = ((32, 40), (16, 20), (8, 10), (4, 5), (2, 3))
+# What detectron2 and AdelaiDet were asked to scale case B to.
+OUTPUT_B = (360, 456)
+
+Unit = Literal["relative", "pixels", "absolute", "count"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How far one stage is from the reference, and how far it may be."""
+
+    model: str
+    stage: str
+    difference: float
+    tolerance: float
+    unit: Unit = "relative"
+
+
+class Case:
+    """One reference model as ours."""
+
+    def __init__(self, name: str):
+        self.reference = Reference(name)
+        self.theirs = deterministic.weights(self.reference.entries, self.reference.anchors)
+        self.conversion: Conversion = convert_checkpoint(self.theirs)
+        model = self.conversion.build()
+        assert isinstance(model, Detector)
+        self.model: Detector = model
+        self.torchvision = name.startswith("tv_")
+        # With batch norms in batch statistics a rounding of the input to float32 alone moves gradients by 1e-3 (ReLUs flip):
+        # torchvision's own float32 gradients are up to 2.8e-3 from its float64 ones, which alone can be compared.
+        self.float32_gradients = not self.torchvision
+
+    def batch(self, *numbers: int, kind: torch.dtype = torch.float32) -> Batch:
+        """The chosen images and their targets as the reference's network sees them, resized in the precision of the run."""
+        images, targets, sizes = [], [], []
+        with np.load(GOLDEN / "inputs.npz") as inputs:
+            for number in numbers:
+                image = torch.from_numpy(inputs[f"{number}/image"]).permute(2, 0, 1)
+                boxes = torch.from_numpy(inputs[f"{number}/boxes"]).to(kind)
+                labels = torch.from_numpy(inputs[f"{number}/classes"]).long()
+                sizes.append((image.shape[1], image.shape[2]))
+                if self.torchvision:
+                    image, boxes = torchvision_resize(image.to(kind), boxes)
+                    labels = labels + 1
+                else:
+                    # Stored in the order the network takes, which is BGR; ours is RGB outside the network.
+                    image = image.flip(0) if kind == torch.float32 else image.flip(0).to(kind)
+                images.append(image)
+                targets.append(Targets(boxes, labels))
+        padded = pad_images(images, 32)
+        own = tuple((image.shape[1], image.shape[2]) for image in images)
+        return Batch(padded, own, tuple(sizes), tuple(targets))
+
+    def measure_inference(self) -> list[Measured]:
+        """Every stored stage of both cases."""
+        out = []
+        for case, number in (("A", 0), ("B", 1)):
+            out += self._measure_case(case, self.batch(number))
+        return out
+
+    def _measure_case(self, case: str, batch: Batch) -> list[Measured]:
+        model = self.model.eval()
+        with torch.inference_mode():
+            images = model.normalized(batch)
+            maps = model.backbone(images)
+            pyramid = model.neck(maps)
+            outputs = model.box_head(pyramid)
+            candidates = model.selection.choose(outputs, batch.sizes)
+        stages: dict[str, Tensor] = {}
+        if not self.torchvision:
+            stages["image_normalized_padded"] = images
+            stages |= {f"bottom_up/res{3 + i}": x for i, x in enumerate(maps)}
+            stages |= {f"feat/p{3 + i}": x for i, x in enumerate(pyramid)}
+            stages |= self._head_by_level(outputs)
+        else:
+            stages |= {f"feat/{n}": x for n, x in zip(("0", "1", "2", "p6", "p7"), pyramid, strict=True)}
+            stages |= {"head/cls_logits": outputs.logits, "head/bbox_regression": outputs.regression}
+            if outputs.quality is not None:
+                stages["head/bbox_ctrness"] = outputs.quality[..., None]
+        stored = {key.split("@")[0].removeprefix(f"{case}/") for key in self.reference.infer if key.startswith(case)}
+        dense = {key for key in stored if not key.startswith(("prop/", "det/"))}
+        assert dense == set(stages), dense ^ set(stages)
+        name = self.reference.name
+        out = [
+            Measured(name, f"{case}/{key}", self.reference.difference(f"{case}/{key}", value), 1e-4)
+            for key, value in stages.items()
+        ]
+        if "prop/boxes" in stored:
+            assert candidates.scores is not None
+            rows = (candidates.boxes, candidates.scores, candidates.labels)
+            out += self._measure_detections(f"{case}/prop", rows, "pred_classes")
+            out += self._measure_locations(case, candidates.points, candidates.level)
+        original = batch.originals[0] if case == "A" or self.torchvision else OUTPUT_B
+        found = Instances.from_detections(model.predict(batch)[0], original, [str(i) for i in range(91)])
+        rows = (torch.from_numpy(found.boxes), torch.from_numpy(found.scores), torch.from_numpy(found.labels))
+        return out + self._measure_detections(f"{case}/det", rows, "classes")
+
+    def _head_by_level(self, outputs: DenseOutputs) -> dict[str, Tensor]:
+        """Joined outputs as maps again: the references store them before joining."""
+        stages = {}
+        parts = {"logits": outputs.logits, "reg": outputs.regression}
+        if outputs.quality is not None:
+            parts["ctr"] = outputs.quality[..., None]
+        for name, rows in parts.items():
+            for level, values in enumerate(rows.split(outputs.locations.counts, dim=1)):
+                height, width = outputs.locations.shapes[level]
+                stages[f"head/{name}/{level}"] = values.reshape(1, height, width, -1).permute(0, 3, 1, 2)
+        return stages
+
+    def _measure_detections(self, key: str, ours: tuple[Tensor, Tensor, Tensor], classes: str) -> list[Measured]:
+        stored = self.reference.infer
+        theirs = (stored[f"{key}/boxes"], stored[f"{key}/scores"], stored[f"{key}/{classes}"])
+        found = pair_detections(ours, theirs)
+        name = self.reference.name
+        return [
+            Measured(name, f"{key}/boxes", found.boxes, 1e-2, "pixels"),
+            Measured(name, f"{key}/scores", found.scores, 1e-4, "absolute"),
+            Measured(name, f"{key} unpaired", found.unpaired, 0, "count"),
+        ]
+
+    def _measure_locations(self, case: str, points: Tensor, levels: Tensor) -> list[Measured]:
+        """Where the detections come from, as a set: their order is that of the scores, which nearly tie."""
+        stored = self.reference.infer
+        theirs = torch.cat(
+            [
+                torch.from_numpy(stored[f"{case}/prop/locations"]),
+                torch.from_numpy(stored[f"{case}/prop/fpn_levels"])[:, None].float(),
+            ],
+            dim=1,
+        )
+        ours = torch.cat([points, levels[:, None].float()], dim=1)
+        wrong = sum(a != b for a, b in zip(sorted(theirs.tolist()), sorted(ours.tolist()), strict=True))
+        return [Measured(self.reference.name, f"{case}/prop/locations, levels", wrong, 0, "count")]
+
+    def measure_training(self) -> list[Measured]:
+        """Targets, losses, gradients and statistics of one step, the gradients in float32 and again in float64."""
+        batch = self.batch(0, 1)
+        matches = self.model.box_head.assign(self.model.box_head.locate(SHAPES), batch.truth())
+        out = self._measure_targets(matches, batch)
+        out += self._measure_losses(self._step(batch))
+        out += self._measure_statistics()
+        if self.float32_gradients:
+            out += self._measure_gradients("float32")
+        self.model.double()
+        self._step(self.batch(0, 1, kind=torch.float64))
+        out += self._measure_gradients("float64")
+        self.model.float()
+        self.model.zero_grad()
+        self.model.load_state_dict(self.conversion.weights)
+        self.model.eval()
+        return out
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses and gradients of one training step from the reference's weights."""
+        self.model.load_state_dict(self.conversion.weights)
+        self.model.train()
+        self.model.zero_grad()
+        losses = self.model.loss(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        return losses
+
+    def _measure_targets(self, matches: Matches, batch: Batch) -> list[Measured]:
+        name = self.reference.name
+        if self.torchvision:
+            return []
+        stored = self.reference.targets
+        targets = batch.truth()
+        labels = torch.full_like(matches.target, 80)
+        for row, (match, target) in enumerate(zip(matches.target, targets, strict=True)):
+            labels[row][match == -2] = -1
+            labels[row][match >= 0] = target.labels[match[match >= 0]]
+        if self.reference.anchors:
+            ours = labels
+            image, anchor = torch.nonzero(matches.target >= 0, as_tuple=True)
+            values = torch.stack([targets[i].boxes[matches.target[i, a]] for i, a in zip(image, anchor, strict=True)])
+            wanted = stored["target/pos_matched_boxes"]
+        else:
+            locations = self.model.box_head.locate(SHAPES)
+            # Level-major, then image.
+            ours = torch.cat([part.flatten() for part in labels.split(locations.counts, dim=1)])
+            rows = torch.cat([
+                torch.stack([torch.arange(len(labels)).repeat_interleave(n), torch.arange(a, a + n).repeat(len(labels))], 1)
+                for a, n in zip(np.cumsum([0, *locations.counts[:-1]]).tolist(), locations.counts, strict=True)
+            ])  # fmt: skip
+            image, place = rows[ours != 80].T
+            boxes = torch.stack([targets[i].boxes[matches.target[i, p]] for i, p in zip(image, place, strict=True)])
+            points, strides = locations.points[place], locations.strides[place, None]
+            values = torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], dim=1) / strides
+            wanted = stored["target/pos_reg_targets"]
+            assert np.array_equal(image.numpy(), stored["target/pos_im_inds"])
+            assert np.array_equal(points.numpy(), stored["target/pos_locations"])
+            assert np.array_equal(locations.levels[place].numpy(), stored["target/pos_fpn_levels"])
+        wrong = int((ours.flatten().numpy() != stored["target/labels"].flatten()).sum())
+        error = np.abs(values.numpy() - wanted).max() / np.abs(wanted).max()
+        return [Measured(name, "labels", wrong, 0, "count"), Measured(name, "box targets", float(error), 1e-4)]
+
+    def _measure_losses(self, losses: dict[str, Tensor]) -> list[Measured]:
+        """In the references' order: class, box, centre-ness."""
+        stored = self.reference.meta["train"]["iter0"]["losses"]
+        assert len(stored) == len(losses)
+        return [
+            Measured(self.reference.name, f"loss {key}", abs(losses[key].item() / value - 1), 1e-4)
+            for key, value in zip(losses, stored.values(), strict=True)
+        ]
+
+    def _measure_gradients(self, precision: str) -> list[Measured]:
+        """Sum, absolute sum and L2 norm of each gradient against the run in that precision; over the largest norm of all.
+
+        A sum of n elements may differ by sqrt(n) as much as a norm, and an absolute sum too.
+        """
+        stored = self.reference.gradients["grad"]
+        first = 0 if precision == "float32" else 3
+        largest = max(row[first + 2] for row in stored.values())
+        parameters = dict(self.model.named_parameters())
+        names = self.their_names()
+        worst = {"sum": 0.0, "absolute sum": 0.0, "norm": 0.0}
+        seen = set()
+        for ours, parameter in parameters.items():
+            theirs = names[ours]
+            assert (parameter.grad is None) == (theirs not in stored), ours
+            if parameter.grad is None:
+                continue
+            seen.add(theirs)
+            gradient = parameter.grad.double()
+            measured = (gradient.sum(), gradient.abs().sum(), gradient.norm())
+            width = gradient.numel() ** 0.5
+            for kind, value, wanted, scale in zip(
+                worst, measured, stored[theirs][first : first + 3], (width, width, 1), strict=True
+            ):
+                worst[kind] = max(worst[kind], abs(value.item() - wanted) / scale / largest)
+        assert seen == set(stored)
+        return [
+            Measured(self.reference.name, f"{precision} gradients, {kind}", value, 1e-3)
+            for kind, value in worst.items()
+        ]
+
+    def _measure_statistics(self) -> list[Measured]:
+        """Sums of the running statistics of batch norms after the step, over their absolute sums."""
+        stored = self.reference.gradients["buffers_after_step"]
+        names = self.their_names()
+        worst = 0.0
+        seen = 0
+        for ours, buffer in self.model.named_buffers():
+            theirs = names.get(ours)
+            if theirs not in stored:
+                continue
+            seen += 1
+            total, absolute = stored[theirs]
+            values = buffer.double()
+            worst = max(
+                worst, abs(values.sum().item() - total) / absolute, abs(values.abs().sum().item() / absolute - 1)
+            )
+        assert seen == len(stored)
+        return [Measured(self.reference.name, "statistics after the step", worst, 1e-4)]
+
+    def their_names(self) -> dict[str, str]:
+        """Their name of each of our weights, by sending numbers through the conversion's table."""
+        known = list(self.theirs)
+        numbers = {name: torch.tensor(i) for i, name in enumerate(known)}
+        ours, _ = renamed(numbers, detect_layout(numbers).rows(numbers))
+        return {name: known[int(number)] for name, number in ours.items()}
+
+
+def torchvision_resize(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """As its transform does: bilinear in floats to a shorter side of 256 or a longer of 320; boxes by the ratios of the sizes."""
+    height, width = image.shape[1:]
+    shortest, longest = TORCHVISION_SIZE
+    scale = min(shortest / min(height, width), longest / max(height, width))
+    resized = image[None]
+    if scale != 1:
+        resized = F.interpolate(
+            resized, scale_factor=scale, mode="bilinear", recompute_scale_factor=True, align_corners=False
+        )
+    ratio = boxes.new_tensor([resized.shape[3] / width, resized.shape[2] / height])
+    return resized[0], boxes * ratio.repeat(2)
+
+
+@cache
+def case(name: str) -> Case:
+    """The model, built once."""
+    return Case(name)
