@@ -29,18 +29,15 @@ def members(path: Path) -> Iterator[tuple[str, Iterator[Any]]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason})") from error
-    cursor = _Cursor(text)
-    try:
-        if cursor.peek() != "{":
-            raise InputError(f"{path}: holds no COCO ground truth, which is an object with images and annotations")
-        cursor.step()
-        while cursor.peek() != "}":
-            name = cursor.value()
-            cursor.expect(":")
-            yield name, _items(cursor)
-            cursor.separator("}")
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not valid json ({error}); perhaps the file was cut short") from error
+    cursor = _Cursor(text, path)
+    if cursor.peek() != "{":
+        raise InputError(f"{path}: holds no COCO ground truth, which is an object with images and annotations")
+    cursor.step()
+    while cursor.peek() != "}":
+        name = cursor.value()
+        cursor.expect(":")
+        yield name, _items(cursor)
+        cursor.separator("}")
 
 
 def _items(cursor: "_Cursor") -> Iterator[Any]:
@@ -56,8 +53,8 @@ def _items(cursor: "_Cursor") -> Iterator[Any]:
 class _Cursor:
     """A place in the text; every step skips white space."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, path: Path) -> None:
+        self.text, self.path = text, path
         self.decode = json.JSONDecoder().raw_decode
         self.at = _space(text, 0).end()  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -68,7 +65,10 @@ class _Cursor:
         self.at = _space(self.text, self.at + 1).end()  # pyright: ignore[reportOptionalMemberAccess]
 
     def value(self) -> Any:
-        value, end = self.decode(self.text, self.at)
+        try:
+            value, end = self.decode(self.text, self.at)
+        except json.JSONDecodeError as error:
+            raise self._damaged(error) from error
         self.at = _space(self.text, end).end()  # pyright: ignore[reportOptionalMemberAccess]
         return value
 
@@ -95,10 +95,13 @@ class _Cursor:
 
     def expect(self, sign: str) -> None:
         if self.peek() != sign:
-            raise json.JSONDecodeError(f"Expecting {sign!r}", self.text, self.at)
+            raise self._damaged(json.JSONDecodeError(f"Expecting {sign!r}", self.text, self.at))
         self.step()
 
     def separator(self, closing: str) -> None:
         """Passes a comma; stays before the closing bracket."""
         if self.peek() != closing:
             self.expect(",")
+
+    def _damaged(self, error: json.JSONDecodeError) -> InputError:
+        return InputError(f"{self.path}: is not valid json ({error}); perhaps the file was cut short")

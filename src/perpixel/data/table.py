@@ -269,6 +269,7 @@ class TableDataset(Dataset):
 def _dense_keypoints(builder: TableBuilder, count: int) -> ndarray:
     """(objects, count, 3); objects without keypoints have none labelled."""
     dense = np.zeros((len(builder), count, 3), dtype=np.float32)
-    has = np.diff(np.array(builder.keypoint_ends)) == 3 * count
-    dense[has] = np.array(builder.keypoints, dtype=np.float64).reshape(-1, count, 3)
+    lengths = np.diff(np.array(builder.keypoint_ends))
+    has = lengths == 3 * count
+    dense[has] = np.array(builder.keypoints, dtype=np.float64)[np.repeat(has, lengths)].reshape(-1, count, 3)
     return dense

@@ -27,6 +27,7 @@ def read_yolo(
 
     A line is ``class cx cy w h`` in shares of the image, ``class x y x y x y ...`` (a polygon), or a box followed by the
     keypoints that ``kpt_shape`` announces. An image without a label file has no objects.
+    Images are called by their file names without ending, or by their paths where such names repeat.
 
     Args:
         source: the data.yaml, or the folder; the folder's names stand in its data.yaml or classes.txt.
@@ -132,6 +133,8 @@ class _Reader:
     def dataset(self, source: str, keypoint_names: tuple[str, ...], classes: Sequence[str] | None) -> TableDataset:
         if not self.table.image_ids:
             raise InputError(f"{source}: none of its images can be used")
+        if len(set(self.table.image_ids)) < len(self.table.image_ids):
+            self.table.image_ids = list(self.table.image_files)
         used = {self.names[number] for number in set(self.table.labels)}
         numbers = {name: number for number, name in self.names.items()}
         names, category_ids = align_classes(source, numbers, used, classes)
