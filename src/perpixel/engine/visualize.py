@@ -154,8 +154,8 @@ def _keypoints(
     for first, second in limbs:
         if shown[first] and shown[second]:
             ends = [tuple(joints[first, :2]), tuple(joints[second, :2])]
-            pen.line(ends, fill=(0, 0, 0), width=line + 2)
-            pen.line(ends, fill=value, width=line)
+            pen.line(ends, fill=(0, 0, 0), width=line + 3)
+            pen.line(ends, fill=value, width=line + 1)
     radius = line * 1.25
     for x, y, _ in joints[shown]:
         pen.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=(0, 0, 0))
