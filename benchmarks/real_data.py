@@ -1,0 +1,160 @@
+"""Blood cells and people: FCOS, RetinaNet and, beside them, torchvision's FCOS, all on one MobileNetV2.
+
+Every model starts from the same ImageNet weights and sees the same batches (same seed, same augmentation) under the same
+schedule; all are scored by the same evaluation. One line of JSON a run goes to OUT/results.jsonl.
+
+    python benchmarks/real_data.py --data ../shared/data --out runs/real --sets bccd person --models fcos retinanet torchvision
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models.detection import FCOS as TorchvisionFCOSModule
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from perpixel.data.settings import Augment, DataConfig, TestSize
+from perpixel.engine.recipe import Recipe
+from perpixel.engine.report import evaluate_checkpoint
+from perpixel.engine.train import train
+from perpixel.models.heads import Losses, Model, ModelConfig
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.layers import Pixels
+from perpixel.recipes import get_recipe
+from perpixel.structures import Batch, Detections
+
+PIXELS = Pixels(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
+
+
+@dataclass(frozen=True)
+class TorchvisionFCOS(ModelConfig):
+    """torchvision's FCOS, head and losses untouched, on our backbone with torchvision's own pyramid."""
+
+    backbone: Backbone
+    channels: int = 128
+
+    def build(self, classes: int) -> Model:
+        return TorchvisionModel(self, classes)
+
+
+class Pyramid(nn.Module):
+    def __init__(self, config: TorchvisionFCOS):
+        super().__init__()
+        self.body = config.backbone.build()
+        top = LastLevelP6P7(config.channels, config.channels)
+        self.fpn = FeaturePyramidNetwork(list(self.body.channels), config.channels, top)
+        self.out_channels = config.channels
+
+    def forward(self, x):
+        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(self.body(x))))
+
+
+class TorchvisionModel(Model):
+    def __init__(self, config: TorchvisionFCOS, classes: int):
+        super().__init__()
+        # Images come resized and normalised: the transform has nothing left to do but to pad.
+        self.net = TorchvisionFCOSModule(
+            Pyramid(config), classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, score_thresh=0.05, _skip_resize=True
+        )
+
+    def images(self, batch: Batch) -> list[torch.Tensor]:
+        normalized = PIXELS.normalize(batch.images, batch.sizes)
+        return [image[:, :h, :w] for image, (h, w) in zip(normalized, batch.sizes, strict=True)]
+
+    def loss(self, batch: Batch) -> Losses:
+        targets = [{"boxes": t.boxes, "labels": t.labels} for t in batch.truth()]
+        return self.net(self.images(batch), targets)
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> list[Detections]:
+        found = self.net(self.images(batch))
+        return [
+            Detections(f["boxes"], f["scores"], f["labels"], size) for f, size in zip(found, batch.sizes, strict=True)
+        ]
+
+
+def recipe_of(model: str, data: DataConfig, weights: Path, steps: int, batch_size: int) -> Recipe:
+    backbone = Backbone("mobilenetv2_100", weights=str(weights), frozen_stages=0)
+    own = get_recipe("retinanet_mobilenetv2" if model == "retinanet" else "fcos_mobilenetv2")
+    config = replace(own.model, backbone=backbone, pixels=PIXELS)
+    if model == "torchvision":
+        config = TorchvisionFCOS(backbone)
+    training = replace(own.training, steps=steps, batch_size=batch_size, evaluate_every=None, save_every=steps)
+    return Recipe(f"{model}_mobilenetv2", config, data, training)
+
+
+def sets(root: Path, workers: int) -> dict[str, DataConfig]:
+    augment = get_recipe("fcos_mobilenetv2").data.augment
+    cells = Augment(**{**vars(augment), "short_sides": (320, 384, 448), "max_side": 640})
+    return {
+        "bccd": DataConfig(
+            train=str(root / "bccd/splits/trainval.txt"),
+            val=str(root / "bccd/splits/test.txt"),
+            skip_bad=True,
+            workers=workers,
+            augment=cells,
+            test=TestSize(384, 640),
+        ),
+        "person": DataConfig(
+            train=str(root / "coco_person/annotations/person_train_masks.json"),
+            val=str(root / "coco_person/annotations/person_val.json"),
+            workers=workers,
+            augment=augment,
+            test=TestSize(416, 640),
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=["bccd", "person"])
+    parser.add_argument("--models", nargs="+", default=["fcos", "retinanet", "torchvision"])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    weights = arguments.data / "weights/mobilenet_v2_google_qat_dequant_bnfolded.npz"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    for name in arguments.sets:
+        for model in arguments.models:
+            data = sets(arguments.data, arguments.workers)[name]
+            recipe = recipe_of(model, data, weights, arguments.steps, arguments.batch_size)
+            recipe = replace(recipe, training=replace(recipe.training, seed=arguments.seed))
+            out = arguments.out / f"{name}_{model}_{arguments.seed}"
+            began = time.perf_counter()
+            train(recipe, out, device=arguments.device)
+            minutes = (time.perf_counter() - began) / 60
+            found = evaluate_checkpoint(
+                out / "last.safetensors", lambda r: r, out=out / "evaluation", device=arguments.device, batch_size=4
+            )
+            row = {
+                "set": name,
+                "model": model,
+                "seed": arguments.seed,
+                "steps": arguments.steps,
+                "batch_size": arguments.batch_size,
+                "minutes": round(minutes, 2),
+                "AP": round(100 * found.summary["bbox/AP"], 2),
+                "AP50": round(100 * found.summary["bbox/AP50"], 2),
+                "AP75": round(100 * found.summary["bbox/AP75"], 2),
+                "commit": commit,
+                "device": torch.cuda.get_device_name() if "cuda" in arguments.device else "cpu",
+                "torch": torch.__version__,
+            }
+            print(json.dumps(row), flush=True)
+            with (arguments.out / "results.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
