@@ -79,8 +79,8 @@ def test_a_data_file_is_relative_to_itself(tmp_path):
     [
         ("trian: a.json", r"my\.yaml: trian is not a setting of DataConfig; did you mean train\?"),
         ("augment: {flip: 2}", "flip=2.0 is not between 0 and 1"),
-        ("- a", "a data file holds settings by name"),
-        ("a: [", "not valid YAML"),
+        ("- a", "holds no settings by name"),
+        ("a: [", "is not valid YAML"),
     ],
 )
 def test_a_wrong_data_file_is_named(tmp_path, text, message):
@@ -88,7 +88,7 @@ def test_a_wrong_data_file_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         load_data_yaml(path)
-    with pytest.raises(InputError, match=r"none\.yaml: the data file cannot be read"):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
         load_data_yaml(tmp_path / "none.yaml")
 
 

@@ -10,6 +10,7 @@ from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Rle
 from perpixel.data.json_stream import members
 from perpixel.data.masks import draw_shape
+from perpixel.data.open import open_dataset
 from perpixel.errors import InputError
 
 TRIANGLE = [2.5, 1, 8, 1, 5, 7.25]
@@ -151,6 +152,7 @@ BAD_OBJECTS = {
     "no box": (_drop("bbox"), r"annotations\[0\] \(id 11\): has no bbox"),
     "no id": (_drop("id"), r"annotations\[0\] .*: has no id"),
     "no image": (_damage(image_id=99), "annotation 11 of image 99: image_id names no image"),
+    "huge id": (_damage(id=2**70), r"annotations\[0\] .*: id=.* are not whole numbers"),
     "no category": (_damage(category_id=1), "annotation 11 of image 3: category_id 1 names no category"),
     "same id": (_damage(id=12), "annotation 12 of image .*: the id occurs twice"),
     "two points": (_damage(segmentation=[[1, 1, 2, 2]]), "segmentation: a polygon is not 3 or more points"),
@@ -199,6 +201,38 @@ def test_a_bad_image_goes_with_its_objects(write, name):
         read_coco(path)
     dataset = read_coco(path, skip_bad=True)
     assert len(dataset) == 1 and len(dataset.skipped) == 1 and len(dataset.record(0)) == 1
+
+
+def test_categories_that_cannot_be_told_apart(write):
+    for field, value, message in (
+        ("id", 5, "the id 5 occurs twice"),
+        ("name", "person", "the name 'person' occurs twice"),
+        ("name", None, "needs a whole number as id and a name"),
+        ("keypoints", 3, "keypoints=3 of 'box' are not names"),
+        ("keypoints", ["nose", "tail"], "their keypoints differ"),
+    ):
+        truth = _truth()
+        truth["categories"][0][field] = value
+        with pytest.raises(InputError, match=rf"t\.json: categories: .*{message}"):
+            read_coco(write(truth), skip_bad=True)
+
+
+def test_images_are_found_near_the_file_or_where_they_are_named(write, tmp_path):
+    path = write(_truth())
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).rename(moved / name)
+    with pytest.raises(InputError, match=r"its first image a\.png is not in .*; name its folder with images="):
+        open_dataset(path)
+    assert open_dataset(path, moved).image(0).shape == (20, 30, 3)
+    with pytest.raises(InputError, match="no such folder of images"):
+        open_dataset(path, tmp_path / "nowhere")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    moved.rename(tmp_path / "images/val")
+    path.rename(tmp_path / "annotations/instances_val.json")
+    assert len(open_dataset(tmp_path / "annotations/instances_val.json")) == 2
 
 
 def test_an_image_id_that_occurs_twice(write):

@@ -106,6 +106,11 @@ class _Reader:
         for entry in items:
             if not (isinstance(entry, dict) and _whole(entry.get("id")) and isinstance(entry.get("name"), str)):
                 raise InputError(f"{self.path}: categories: {_short(entry)} needs a whole number as id and a name")
+            keypoints = entry.get("keypoints") or []
+            if not (isinstance(keypoints, list) and all(isinstance(name, str) for name in keypoints)):
+                raise InputError(
+                    f"{self.path}: categories: keypoints={_short(keypoints)} of {entry['name']!r} are not names"
+                )
             if entry["id"] in self.categories:
                 raise InputError(f"{self.path}: categories: the id {entry['id']} occurs twice; make each one unique")
             if any(entry["name"] == other["name"] for other in self.categories.values()):
@@ -297,7 +302,7 @@ def _images_folder(path: Path, file: str) -> Path:
 
 
 def _whole(value: Any) -> bool:
-    return type(value) is int
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _number(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from perpixel.data.text import read_text
 from perpixel.errors import InputError
 
 _BLOCK = 1 << 20
@@ -23,13 +24,7 @@ def members(path: Path) -> Iterator[tuple[str, Iterator[Any]]]:
     Raises:
         InputError: the file cannot be read, is not json or holds no object.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text ({error.reason})") from error
-    cursor = _Cursor(text, path)
+    cursor = _Cursor(read_text(path), path)
     if cursor.peek() != "{":
         raise InputError(f"{path}: holds no COCO ground truth, which is an object with images and annotations")
     cursor.step()

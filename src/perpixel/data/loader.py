@@ -5,6 +5,7 @@ training was resumed, or on how many processes share the global batch. One worke
 masks as two tensors, which keeps shared memory and file handles few.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -167,7 +168,7 @@ def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) ->
     return _Packed(images, masks, light, step, tuple(skipped))
 
 
-class _Steps(TorchDataset):
+class _Steps(TorchDataset, ABC):
     """What a worker runs: a step's number in, a packed batch out. A user's error travels as its sentence."""
 
     with_targets: bool
@@ -181,8 +182,9 @@ class _Steps(TorchDataset):
         except InputError as error:
             return _Packed(None, None, (), step, failure=str(error))
 
+    @abstractmethod
     def make(self, step: int) -> _Packed:
-        raise AssertionError("a subclass makes the batch")
+        """The batch of a step."""
 
     def attempt(self, make: Callable[[], Sample], skipped: list[str]) -> Sample | None:
         """A sample; or None, noted, where its image is bad and bad data is to be skipped."""

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from perpixel.config import ConfigError, from_dict
-from perpixel.errors import InputError
+from perpixel.data.text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,7 @@ def load_data_yaml(path: str | Path) -> dict[str, Any]:
         InputError: no such file, not YAML, or unknown keys (the nearest valid name is given).
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: the data file cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a data file holds settings by name, such as train: annotations.json")
+    values = read_yaml(path)
     if "names" in values:
         return {split: f"{path}:{split}" for split in ("train", "val") if values.get(split)}
     try:

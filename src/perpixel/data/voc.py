@@ -10,6 +10,7 @@ from perpixel.data.dataset import box_fault
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
+from perpixel.data.text import read_text
 from perpixel.errors import InputError
 
 _ANNOTATIONS, _IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
@@ -59,7 +60,7 @@ def read_voc(
 def _stems(source: Path, annotations: Path) -> list[str]:
     if source.is_dir():
         return sorted(path.stem for path in annotations.glob("*.xml"))
-    stems = [line.split()[0] for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    stems = [line.split()[0] for line in read_text(source).splitlines() if line.strip()]
     if not stems:
         raise InputError(f"{source}: names no image; a split file holds a name on each line")
     return stems

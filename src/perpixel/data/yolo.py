@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from perpixel.data.dataset import box_fault
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
+from perpixel.data.text import read_text, read_yaml
 from perpixel.errors import InputError
 
 
@@ -69,11 +68,9 @@ class _Reader:
             return self.faults.report(f"{file}: the image is listed twice")
         self.seen.add(file)
         labels = label_file(file)
+        lines: list[str] = []
         try:
-            lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-        except UnicodeDecodeError:
-            return self.faults.report(f"{labels}: is not text")
-        try:
+            lines = read_text(labels).splitlines() if labels.is_file() else []
             size = image_size(file)
         except InputError as error:
             return self.faults.report(f"{error}, with its {sum(map(bool, map(str.strip, lines)))} objects left out")
@@ -163,14 +160,8 @@ def _folder_settings(folder: Path) -> Path:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = {"names": text.split("\n")} if path.suffix == ".txt" else yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict) or not values.get("names"):
+    values = {"names": read_text(path).split("\n")} if path.suffix == ".txt" else read_yaml(path)
+    if not values.get("names"):
         raise InputError(f"{path}: has no names; a YOLO data.yaml lists its classes under names")
     return values
 
@@ -220,7 +211,7 @@ def _split_files(path: Path, settings: dict[str, Any], split: str) -> list[Path]
         if place.is_dir():
             files += _image_files(place)
         else:
-            lines = place.read_text(encoding="utf-8").split("\n")
+            lines = read_text(place).split("\n")
             files += [place.parent / line.strip() for line in lines if line.strip()]
     return files
 
