@@ -3,7 +3,7 @@
 With objects in both images, in one, in none: finite losses and a gradient for every parameter, predictions of the right shapes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from perpixel.structures import Batch, ImageMasks, Keypoints, Targets
 @dataclass(frozen=True)
 class ToyMasks(InstanceHeadConfig):
     width: int = 4
-    policy: RandomPositives = RandomPositives(limit=20)
+    policy: RandomPositives = field(default_factory=lambda: RandomPositives(limit=20))
 
     def build(self, channels, tower_channels, strides, classes):
         return ToyMaskHead(self, channels, tower_channels)
@@ -103,7 +103,9 @@ def batch_of(objects):
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
             mask[y1:y2, x1:x2] = True
         targets.append(Targets(boxes, torch.randint(3, (count,)), masks=masks))
-    return Batch(torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8), ((64, 96), (60, 90)), ((64, 96),) * 2, tuple(targets))
+    return Batch(
+        torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8), ((64, 96), (60, 90)), ((64, 96),) * 2, tuple(targets)
+    )
 
 
 def build(box_head, instance_head):

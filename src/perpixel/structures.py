@@ -191,8 +191,8 @@ class Candidates(_Movable):
 
     def rows(self, index: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> "Candidates":
         """The chosen rows, in the given order."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Candidates(**{name: None if value is None else value[index] for name, value in values.items()})
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(self, **chosen)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("adelaidet", "detectron2", "fcos_original", "torchvision", "mmdetection"),
         help="whose checkpoint it is; told from its names by default",
     )
-    parser.add_argument("--classes", help="a text file with a class name a line; COCO's names for 80 or 91 classes by default")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings that the file does not tell, such as model.head.quality=iou")
+    parser.add_argument(
+        "--classes", help="a text file with a class name a line; COCO's names for 80 or 91 classes by default"
+    )
+    about = "settings that the file does not tell, such as model.head.quality=iou"
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
