@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Display:
@@ -23,11 +24,13 @@ class Display:
         self._began = time.monotonic()
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("step", table_column=Column(no_wrap=True, min_width=4)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(total)) + 1)),
+            BarColumn(bar_width=16, table_column=Column(min_width=8)),
+            TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=7)),
+            # The one column that a narrow terminal cuts.
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            expand=True,
             console=self._console,
             speed_estimate_period=120,
             disable=not (shown and self._console.is_terminal),
@@ -69,9 +72,9 @@ class Display:
 
 
 def describe(losses: Mapping[str, float], learning_rate: float, images_per_second: float) -> str:
-    """One line of numbers: total and named losses, learning rate and speed."""
+    """One line of numbers, the most telling first: total loss, speed, learning rate, named losses."""
     named = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-    return f"loss {sum(losses.values()):.3f} ({named})  lr {learning_rate:.2e}  {images_per_second:.1f} images/s"
+    return f"loss {sum(losses.values()):.3f}  {images_per_second:.1f} images/s  lr {learning_rate:.2e}  {named}"
 
 
 def _duration(seconds: float) -> str:
