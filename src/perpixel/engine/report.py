@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -66,8 +67,8 @@ def evaluate_checkpoint(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
-        write_atomically(out / "metrics.json", lambda file: file.write_text(json.dumps(numbers, indent=1)))
-        write_atomically(out / "results.json", lambda file: file.write_text(json.dumps(found.results)))
+        _write_json(out / "metrics.json", numbers)
+        _write_json(out / "results.json", found.results)
         notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
         page = write_gallery(
             out / "gallery.html",
@@ -80,6 +81,13 @@ def evaluate_checkpoint(
     for sentence in dataset.skipped:
         print(f"left out: {sentence}")
     return found
+
+
+def _write_json(path: Path, value: Any) -> None:
+    def write(file: Path) -> None:
+        file.write_text(json.dumps(value), encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def print_metrics(found: Evaluation) -> None:

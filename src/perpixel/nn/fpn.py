@@ -69,9 +69,10 @@ class PyramidNetwork(Neck):
         self.top = nn.ModuleList(
             nn.Conv2d(first if i == 0 else width, width, 3, stride=2, padding=1) for i in range(config.top_levels)
         )
-        for conv in (*self.lateral, *self.output, *self.top):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_uniform_(conv.weight, a=1)
+                nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, maps: Maps) -> Maps:
         """P3, P4, ... from the backbone's maps, finest first."""
