@@ -1,8 +1,8 @@
 """perpixel: instance-level perception by per-pixel prediction.
 
-    import perpixel
-    found = perpixel.load("runs/cells/best.safetensors").predict("photo.jpg")
-    found.plot().show()
+import perpixel
+found = perpixel.load("runs/cells/best.safetensors").predict("photo.jpg")
+found.plot().show()
 """
 
 from typing import TYPE_CHECKING, Any

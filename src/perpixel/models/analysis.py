@@ -49,7 +49,10 @@ class Reach:
 
 def settings_of(head: BoxHeadConfig) -> dict[str, tuple[BoxHeadConfig, tuple[int, ...]]]:
     """A head's own setting, and the rows of tables 3.1 and 3.2 beside it."""
-    plain, anchors = (head if isinstance(head, FCOS) else FCOS()), (head if isinstance(head, RetinaNet) else RetinaNet())
+    plain, anchors = (
+        (head if isinstance(head, FCOS) else FCOS()),
+        (head if isinstance(head, RetinaNet) else RetinaNet()),
+    )
     alone = replace(plain.levels, limits=())
     return {
         "this recipe": (head, FULL_PYRAMID),

@@ -1,7 +1,7 @@
 """RetinaNet: detectron2's settings, and the three rows of table 3.3 (thesis 002) that FCOS is compared with.
 
-All COCO recipes: 90,000 steps of 16 images, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000, weight decay 0.0001,
-frozen BatchNorm. AP figures labelled "paper" are the thesis's, on COCO val2017.
+All COCO recipes: 90,000 steps of 16 images, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000, weight decay 0.0001
+(0 for scales and shifts of norms), frozen BatchNorm. AP figures labelled "paper" are the thesis's, on COCO val2017.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from perpixel.models.candidates import Selection
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.fpn import FPN
-from perpixel.recipes.fcos import ONE_SCALE, R50
+from perpixel.recipes.fcos import COCO_TRAINING, ONE_SCALE, R50
 from perpixel.recipes.small import SMALL_DATA, SMALL_TRAINING, small_detector
 
 NMS_HALF = Selection(iou=0.5)
@@ -24,7 +24,7 @@ def retinanet_r50_1x() -> Recipe:
     perpixel train retinanet_r50_1x data=coco.yaml
     """
     model = DetectorConfig(backbone=R50, neck=FPN(top_from="c5"), head=RetinaNet(), selection=NMS_HALF)
-    return Recipe("retinanet_r50_1x", model, ONE_SCALE)
+    return Recipe("retinanet_r50_1x", model, ONE_SCALE, COCO_TRAINING)
 
 
 def retinanet_r50_1x_improved() -> Recipe:
@@ -32,7 +32,7 @@ def retinanet_r50_1x_improved() -> Recipe:
 
     perpixel train retinanet_r50_1x_improved data=coco.yaml
     """
-    return Recipe("retinanet_r50_1x_improved", DetectorConfig(backbone=R50, head=IMPROVED), ONE_SCALE)
+    return Recipe("retinanet_r50_1x_improved", DetectorConfig(backbone=R50, head=IMPROVED), ONE_SCALE, COCO_TRAINING)
 
 
 def retinanet_r50_1x_improved_one_anchor() -> Recipe:
@@ -41,7 +41,9 @@ def retinanet_r50_1x_improved_one_anchor() -> Recipe:
     perpixel train retinanet_r50_1x_improved_one_anchor data=coco.yaml
     """
     head = replace(IMPROVED, scales=(4.0,), ratios=(1.0,))
-    return Recipe("retinanet_r50_1x_improved_one_anchor", DetectorConfig(backbone=R50, head=head), ONE_SCALE)
+    return Recipe(
+        "retinanet_r50_1x_improved_one_anchor", DetectorConfig(backbone=R50, head=head), ONE_SCALE, COCO_TRAINING
+    )
 
 
 def retinanet_mobilenetv2() -> Recipe:

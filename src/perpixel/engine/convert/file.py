@@ -71,4 +71,6 @@ def class_names(count: int, file: str | Path | None) -> tuple[tuple[str, ...], t
     known = [(name, i) for i, name in enumerate(coco) if name not in ("__background__", "N/A")]
     if count == len(known):
         return tuple(name for name, _ in known), tuple(number for _, number in known)
-    raise InputError(f"the checkpoint predicts {count} classes, not COCO's 80: name them with --classes FILE, a name a line")
+    raise InputError(
+        f"the checkpoint predicts {count} classes, not COCO's 80: name them with --classes FILE, a name a line"
+    )
