@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class FrozenBatchNorm(nn.Module):
     """Batch normalisation with fixed statistics and a fixed affine map, all buffers; the same in training and inference.
 
-    Its state has a batch norm's names, so a batch norm's weights load into it. It is one fused kernel, and not an instance
-    of `nn.BatchNorm2d`: neither weight decay nor a conversion to SyncBatchNorm finds it.
+    Its state has a batch norm's names but for the counter. It is one fused kernel, and no instance of `nn.BatchNorm2d`: neither
+    weight decay nor a conversion to SyncBatchNorm finds it.
 
     Args:
         norm: the batch norm to freeze. An activation inside it (timm's `BatchNormAct2d`) is kept.
