@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from perpixel.config import override
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.convert.adelaidet import ADELAIDET
 from perpixel.engine.convert.detect import LAYOUTS, detect_layout
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.infer import infer_config
 from perpixel.engine.convert.layout import Layout
+from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
@@ -134,7 +136,7 @@ def test_first_fcos_names():
     conversion = convert_checkpoint({"model": {f"module.{k}": v for k, v in theirs.items()}, "iteration": 90000})
     assert conversion.layout == "fcos_original"
     assert conversion.unused == conversion.filled == ()
-    assert any("head.activation=exp" in note for note in conversion.notes)
+    assert any("model.head.activation=exp" in note for note in conversion.notes)
     torch.manual_seed(0)
     ours = config.build(5).state_dict()
     assert all(torch.equal(conversion.weights[name], tensor) for name, tensor in ours.items())
@@ -300,3 +302,12 @@ def test_templates():
     assert list(out) == ["y12.c"]
     assert unknown == ["a.x.b"]
     assert matching(["u.3.v.3.w", "u.v"], ["{*}.{i}.{*}.{i}.{*}"]) == ["u.3.v.3.w"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.name} {type(layout.base.head).__name__}")
+def test_overrides_in_notes_exist(layout: Layout):
+    """What a note tells the user to write is accepted."""
+    recipe = Recipe("converted", layout.base)
+    for note in layout.notes:
+        found = re.findall(r"model\.[\w.]+=[^\s;]+", note)
+        assert override(recipe, found) != recipe or not found

@@ -87,7 +87,7 @@ ADELAIDET = Layout(
     adapt=with_resnext_pixels,
     unused=PIXEL_STATISTICS,
     notes=(
-        "the quality branch is taken as centre-ness; if it was trained on IoU: head.quality=iou head.box_weight=none",
+        "the quality branch is taken as centre-ness; if it was trained on IoU: model.head.quality=iou model.head.box_weight=none",
     ),
 )
 

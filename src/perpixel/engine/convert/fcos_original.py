@@ -46,7 +46,7 @@ FCOS_ORIGINAL = Layout(
     base=DetectorConfig(CAFFE, Backbone(stride_in_1x1=True, weights=None), FPN(), FCOS(), None, Selection()),
     adapt=with_resnext_pixels,
     notes=(
-        "settings are those of the FCOS_imprv files; for the first ones (FCOS_R_50_FPN_1x and the like): head.activation=exp "
-        "head.quality_tower=class head.radius=null head.box_loss=iou",
+        "settings are those of the FCOS_imprv files; for the first ones (FCOS_R_50_FPN_1x and the like): "
+        "model.head.activation=exp model.head.quality_tower=class model.head.radius=null model.head.box_loss=iou",
     ),
 )

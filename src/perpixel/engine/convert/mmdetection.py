@@ -84,9 +84,9 @@ MMDETECTION_FCOS = Layout(
     adapt=_improved_fcos,
     notes=(
         "distances, centre-ness and sampling are taken as fcos_r50-caffe_fpn_gn-head_1x has them, or, where the towers have "
-        "biases, as -center-normbbox-centeronreg-giou has them; for -center alone: head.radius=1.5",
-        "a Caffe-style ResNet is assumed; for a PyTorch-style one: backbone.stride_in_1x1=false pixels.order=rgb "
-        "pixels.mean=[123.675,116.28,103.53] pixels.std=[58.395,57.12,57.375]",
+        "biases, as -center-normbbox-centeronreg-giou has them; for -center alone: model.head.radius=1.5",
+        "a Caffe-style ResNet is assumed; for a PyTorch-style one: model.backbone.stride_in_1x1=false model.pixels.order=rgb "
+        "model.pixels.mean=[123.675,116.28,103.53] model.pixels.std=[58.395,57.12,57.375]",
         "scores are the square roots of mmdetection's: same order, other numbers",
     ),
 )
@@ -100,7 +100,7 @@ MMDETECTION_RETINANET = Layout(
     ),
     adapt=_fixed_statistics,
     notes=(
-        "a PyTorch-style ResNet is assumed; for a Caffe-style one: backbone.stride_in_1x1=true pixels.order=bgr "
-        "pixels.mean=[123.675,116.28,103.53] pixels.std=[1,1,1]",
+        "a PyTorch-style ResNet is assumed; for a Caffe-style one: model.backbone.stride_in_1x1=true model.pixels.order=bgr "
+        "model.pixels.mean=[123.675,116.28,103.53] model.pixels.std=[1,1,1]",
     ),
 )
