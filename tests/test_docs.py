@@ -1,0 +1,243 @@
+"""The documentation is true: its commands parse, its Python compiles and resolves, its toy method trains, its links lead somewhere.
+
+Nothing here downloads, trains for long or needs a GPU; numbers measured elsewhere (docs/parity.md, docs/results.md) have their own tests.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+import sys
+import types
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perpixel.cli import main as command_line
+from perpixel.cli.settings import with_settings
+from perpixel.config import from_dict, override, to_dict
+from perpixel.data.settings import DataConfig
+from perpixel.engine.recipe import Recipe
+from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
+from perpixel.models.retinanet import RetinaNet
+from perpixel.recipes import get_recipe, recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OTHER_PROGRAMS = {"uv", "pip", "git", "cd", "tensorboard", "python"}
+SETTING = re.compile(r"(?<![\w./-])(?:data|model|training)(?:\.[a-z_0-9]+)+(?![\w/])")
+FILE_ENDINGS = ("yaml", "json", "safetensors", "py", "md", "jsonl")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(language: str, pages: list[Path] = PAGES) -> list[tuple[Path, str]]:
+    return [(page, text) for page in pages for found, text in FENCE.findall(page.read_text("utf-8")) if found == language]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a bash block as words, `&&` and line ends between them."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        while words:
+            end = words.index("&&") if "&&" in words else len(words)
+            found.append(words[:end])
+            words = words[end + 1 :]
+    return found
+
+
+def of_perpixel(words: list[str]) -> list[str] | None:
+    """The arguments that a command gives to perpixel, however it is started; None for another program."""
+    if words[0] == "perpixel":
+        return words[1:]
+    if words[:2] == ["uv", "run"] and "perpixel" in words:
+        return words[words.index("perpixel") + 1 :]
+    if words[0] == "torchrun":
+        return words[words.index("perpixel.cli.main") + 1 :]
+    assert words[0] in OTHER_PROGRAMS, f"{words[0]} is no program that the documentation may use"
+    return None
+
+
+def documented() -> list[list[str]]:
+    found = [of_perpixel(words) for _, text in blocks("bash") for words in commands(text)]
+    return [list(words) for words in dict.fromkeys(tuple(words) for words in found if words is not None)]
+
+
+def parsed(arguments: list[str], monkeypatch: pytest.MonkeyPatch):
+    """What argparse makes of a command, without running it."""
+    seen = []
+    module = importlib.import_module(f"perpixel.cli.{arguments[0]}")
+    monkeypatch.setattr(module, "run", lambda found: seen.append(found) or 0)
+    assert command_line.main(arguments) == 0
+    return seen[0]
+
+
+def test_there_are_commands_to_test():
+    """Guards the guards: a change of the fences must not empty the tests below."""
+    assert {words[0] for words in documented()} >= set(command_line.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_commands(arguments, monkeypatch):
+    assert arguments[0] in command_line.COMMANDS
+    found = parsed(arguments, monkeypatch)
+    recipe = {"demo": "fcos_shapes", "evaluate": "fcos_mobilenetv2"}.get(arguments[0]) or getattr(found, "recipe", None)
+    if arguments[0] == "convert":
+        override(Recipe("converted", DetectorConfig()), found.settings)
+    elif recipe is not None:
+        with_settings(get_recipe(recipe), [s for s in found.settings if not s.startswith("data=")])
+    if arguments[0] == "list" and found.part:
+        assert any(found.part in name for name in recipes())
+
+
+def test_a_wrong_command_is_noticed(monkeypatch):
+    with pytest.raises(SystemExit):
+        parsed(["train", "fcos_r50_1x", "--gpu", "3"], monkeypatch)
+    with pytest.raises(AssertionError, match="no program"):
+        of_perpixel(["perpixle", "list"])
+
+
+def known_settings() -> set[str]:
+    """Dotted paths of every setting of a detector, nodes and values."""
+
+    def walk(values: dict, prefix: str = ""):
+        for name, value in values.items():
+            yield prefix + name
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+
+    heads = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
+    known = {path for model in heads for path in walk(to_dict(Recipe("any", model)))}
+    return known | {"model.instance.kind", "model.instance.width"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_settings_in_prose(page):
+    """Every `data.…`, `model.…` and `training.…` in code spans is a setting."""
+    spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8")))
+    named = {path for span in spans for path in SETTING.findall(span) if not path.endswith(FILE_ENDINGS)}
+    assert named - known_settings() == set()
+
+
+def test_data_file():
+    """The data file of docs/data.md has exactly the fields of `DataConfig`."""
+    text = next(text for page, text in blocks("yaml") if page.name == "data.md" and text.startswith("# my.yaml"))
+    values = yaml.safe_load(text)
+    built = to_dict(from_dict(DataConfig, values))
+    assert values.keys() == built.keys()
+    assert values["augment"].keys() == built["augment"].keys()
+    for _, other in blocks("yaml"):
+        from_dict(DataConfig, yaml.safe_load(other))
+
+
+@pytest.fixture
+def toy(monkeypatch) -> dict[str, types.ModuleType]:
+    """The files of docs/new_method.md as modules, in the order of the page."""
+    made = {}
+    for _, text in blocks("python", [ROOT / "docs" / "new_method.md"]):
+        path = text.splitlines()[0].removeprefix("# ").removeprefix("src/").removesuffix(".py")
+        module = types.ModuleType(path.replace("/", "."))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(compile(text, f"docs/new_method.md:{path}", "exec"), module.__dict__)
+        made[module.__name__] = module
+    return made
+
+
+def test_the_toy_method(toy):
+    """Its own test, on both detectors, with objects in both images, in one, in none."""
+    test = toy["tests.test_bases"].test_bases
+    cases = [mark.args for mark in test.pytestmark]
+    assert len(cases) == 2
+    for values in product(*(choices for _, choices in cases)):
+        test(**dict(zip((name for name, _ in cases), values, strict=True)))
+
+
+def test_the_toy_recipe(toy):
+    made = toy["perpixel.recipes.bases"].bases_mobilenetv2()
+    assert made.data.masks and type(made.model.instance).__name__ == "Bases"
+    assert override(made, ["model.instance.width=16"]).model.instance.width == 16
+    assert override(get_recipe("retinanet_mobilenetv2"), ["model.instance.kind=Bases"]).model.instance.width == 8
+
+
+PYTHON = blocks("python")
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=[f"{name_of(page)}-{i}" for i, (page, _) in enumerate(PYTHON)])
+def test_python(page, text, toy):
+    """Every Python block compiles and what it imports exists."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links(page):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text("utf-8"))):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        if not place.exists() or (anchor and anchor not in anchors(place)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_nothing_of_this_workplace(page):
+    """The documentation stands alone: no path outside the repository."""
+    assert re.findall(r"/work\b|\bshared/|/tmp\b|/root\b|DESIGN\.md", page.read_text("utf-8")) == []
+
+
+def test_navigation():
+    """mkdocs.yml lists every page of docs/ once."""
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    listed = re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("method", ["fcos", "retinanet"])
+def test_tables_of_recipes(method):
+    """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
+    text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for name, function in recipes().items():
+        if inspect.getmodule(function).__name__ != f"perpixel.recipes.{method}":
+            continue
+        mine = [row for row in rows if f"`{name}`" in row]
+        assert len(mine) == 1, f"{name} stands in {len(mine)} rows"
+        for figure in re.findall(r"(?:Paper|AdelaiDet): ([\d.]+) AP", inspect.getdoc(function) or ""):
+            assert figure in mine[0], f"{name}: {figure} is missing"
+
+
+def test_list_of_commands():
+    """README's table holds every command."""
+    table = re.findall(r"^\| `perpixel (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert table == list(command_line.COMMANDS)
+
+
+def test_words_of_the_glossary():
+    """The glossary explains the words of the seam that the code uses."""
+    text = (ROOT / "docs" / "glossary.md").read_text("utf-8")
+    for word in "pyramid level stride location point tower bases embedding target match candidate recipe".split():
+        assert re.search(rf"^\| \*\*{word}\*\*", text, re.MULTILINE), word
