@@ -1,6 +1,6 @@
-"""The documentation is true: its commands parse, its Python compiles and resolves, its toy method trains, its links lead somewhere.
+"""The documentation is true: its commands parse, its Python resolves, its toy method trains, its links lead somewhere.
 
-Nothing here downloads, trains for long or needs a GPU; numbers measured elsewhere (docs/parity.md, docs/results.md) have their own tests.
+Nothing here downloads, trains for long or needs a GPU.
 """
 
 import ast
@@ -9,7 +9,9 @@ import inspect
 import re
 import shlex
 import sys
+import tomllib
 import types
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -39,7 +41,9 @@ def name_of(page: Path) -> str:
 
 
 def blocks(language: str, pages: list[Path] = PAGES) -> list[tuple[Path, str]]:
-    return [(page, text) for page in pages for found, text in FENCE.findall(page.read_text("utf-8")) if found == language]
+    return [
+        (page, text) for page in pages for found, text in FENCE.findall(page.read_text("utf-8")) if found == language
+    ]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -139,17 +143,19 @@ def test_data_file():
         from_dict(DataConfig, yaml.safe_load(other))
 
 
-@pytest.fixture
-def toy(monkeypatch) -> dict[str, types.ModuleType]:
+@pytest.fixture(scope="module")
+def toy() -> Iterator[dict[str, types.ModuleType]]:
     """The files of docs/new_method.md as modules, in the order of the page."""
     made = {}
+    monkeypatch = pytest.MonkeyPatch()
     for _, text in blocks("python", [ROOT / "docs" / "new_method.md"]):
         path = text.splitlines()[0].removeprefix("# ").removeprefix("src/").removesuffix(".py")
         module = types.ModuleType(path.replace("/", "."))
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(text, f"docs/new_method.md:{path}", "exec"), module.__dict__)
         made[module.__name__] = module
-    return made
+    yield made
+    monkeypatch.undo()
 
 
 def test_the_toy_method(toy):
@@ -230,6 +236,13 @@ def test_tables_of_recipes(method):
             assert figure in mine[0], f"{name}: {figure} is missing"
 
 
+def test_extras():
+    """The extras that README names are those of pyproject.toml."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("Extras:")[2].partition(";")[0]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"`(\w+)`", text)) == set(extras)
+
+
 def test_list_of_commands():
     """README's table holds every command."""
     table = re.findall(r"^\| `perpixel (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
@@ -239,5 +252,6 @@ def test_list_of_commands():
 def test_words_of_the_glossary():
     """The glossary explains the words of the seam that the code uses."""
     text = (ROOT / "docs" / "glossary.md").read_text("utf-8")
-    for word in "pyramid level stride location point tower bases embedding target match candidate recipe".split():
-        assert re.search(rf"^\| \*\*{word}\*\*", text, re.MULTILINE), word
+    words = ("pyramid", "level", "stride", "location", "point", "tower", "bases", "embedding", "target", "match")
+    for word in (*words, "candidate", "recipe"):
+        assert f"\n| **{word}** |" in text, word
