@@ -9,7 +9,7 @@ from numpy import ndarray
 from PIL import Image as Pillow
 
 from perpixel.data.dataset import Image
-from perpixel.data.outlines import Piece
+from perpixel.data.outlines import SHAPES, Piece
 
 Canvas = Float32[ndarray, "h w 3"]
 
@@ -22,7 +22,7 @@ def paint_scene(pieces: Sequence[Piece], size: tuple[int, int], random: np.rando
         outside = piece.distance(window)
         part = canvas[window]
         _shade(part, outside, piece.radius)
-        _lay(part, _textured(*piece.offsets(window), piece.radius, random), outside)
+        _lay(part, _textured(*piece.offsets(window), piece.radius, _hue_of(piece, random), random), outside)
     canvas += 2.5 * random.standard_normal(canvas.shape, dtype=np.float32)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
@@ -47,11 +47,20 @@ def _background(size: tuple[int, int], random: np.random.Generator) -> Canvas:
     return canvas
 
 
+def _hue_of(piece: Piece, random: np.random.Generator) -> float:
+    """A hue near the favourite of the piece's shape, one time in ten any other: colour tells much, the outline the rest.
+
+    Outlines alone take a network from random weights far longer to learn than the two minutes of a demonstration.
+    """
+    if random.uniform() < 0.1:
+        return random.uniform()
+    return SHAPES.index(piece.shape) / len(SHAPES) + random.normal(0, 0.04)
+
+
 def _textured(
-    x: Float32[ndarray, "h w"], y: Float32[ndarray, "h w"], radius: float, random: np.random.Generator
+    x: Float32[ndarray, "h w"], y: Float32[ndarray, "h w"], radius: float, hue: float, random: np.random.Generator
 ) -> Canvas:
-    """A plane of one of six textures in two colours, lit from the top left of (0, 0)."""
-    hue = random.uniform()
+    """A plane of one of six textures in two shades of a hue, lit from the top left of (0, 0)."""
     light = _color(hue, random.uniform(0.55, 0.95), random.uniform(0.75, 1.0))
     dark = _color(hue + random.normal(0, 0.06), random.uniform(0.6, 1.0), random.uniform(0.35, 0.6))
     turn, period = random.uniform(0, np.pi), max(4.0, radius * random.uniform(0.3, 0.6))
