@@ -19,7 +19,7 @@ from torch import nn
 from torchvision.models.detection import FCOS as TorchvisionFCOSModule
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
-from perpixel.data.settings import Augment, DataConfig, TestSize
+from perpixel.data.settings import DataConfig, TestSize
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.report import evaluate_checkpoint
 from perpixel.engine.train import train
@@ -89,24 +89,20 @@ def recipe_of(model: str, data: DataConfig, weights: Path, steps: int, batch_siz
     return Recipe(f"{model}_mobilenetv2", config, data, training)
 
 
-def sets(root: Path, workers: int) -> dict[str, DataConfig]:
-    augment = get_recipe("fcos_mobilenetv2").data.augment
-    cells = Augment(**{**vars(augment), "short_sides": (320, 384, 448), "max_side": 640})
+def sets(root: Path, workers: int, short_side: int) -> dict[str, DataConfig]:
+    """Both sets at training short sides of 3/4, 7/8 and all of `short_side`, tested at `short_side`."""
+    base = get_recipe("fcos_mobilenetv2").data
+    sides = (short_side * 3 // 4, short_side * 7 // 8, short_side)
+    size = {
+        "workers": workers,
+        "augment": replace(base.augment, short_sides=sides, max_side=short_side * 3 // 2),
+        "test": TestSize(short_side, short_side * 3 // 2),
+    }
+    cells, people = root / "bccd/splits", root / "coco_person/annotations"
     return {
-        "bccd": DataConfig(
-            train=str(root / "bccd/splits/trainval.txt"),
-            val=str(root / "bccd/splits/test.txt"),
-            skip_bad=True,
-            workers=workers,
-            augment=cells,
-            test=TestSize(384, 640),
-        ),
+        "bccd": DataConfig(train=str(cells / "trainval.txt"), val=str(cells / "test.txt"), skip_bad=True, **size),
         "person": DataConfig(
-            train=str(root / "coco_person/annotations/person_train_masks.json"),
-            val=str(root / "coco_person/annotations/person_val.json"),
-            workers=workers,
-            augment=augment,
-            test=TestSize(416, 640),
+            train=str(people / "person_train_masks.json"), val=str(people / "person_val.json"), **size
         ),
     }
 
@@ -119,6 +115,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["fcos", "retinanet", "torchvision"])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--short-side", type=int, default=416)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -127,7 +124,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     for name in arguments.sets:
         for model in arguments.models:
-            data = sets(arguments.data, arguments.workers)[name]
+            data = sets(arguments.data, arguments.workers, arguments.short_side)[name]
             recipe = recipe_of(model, data, weights, arguments.steps, arguments.batch_size)
             recipe = replace(recipe, training=replace(recipe.training, seed=arguments.seed))
             out = arguments.out / f"{name}_{model}_{arguments.seed}"
@@ -143,6 +140,7 @@ def main() -> None:
                 "seed": arguments.seed,
                 "steps": arguments.steps,
                 "batch_size": arguments.batch_size,
+                "short_side": arguments.short_side,
                 "minutes": round(minutes, 2),
                 "AP": round(100 * found.summary["bbox/AP"], 2),
                 "AP50": round(100 * found.summary["bbox/AP50"], 2),
