@@ -2,7 +2,7 @@
 
 import torch
 
-from perpixel.models.analysis import pyramid_shapes, reach, settings_of
+from perpixel.models.analysis import FULL_PYRAMID, pyramid_shapes, reach, settings_of
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.ops.assign import LevelRanges
@@ -52,6 +52,9 @@ def test_anchors_by_hand():
 
 def test_every_row_of_the_tables_is_counted():
     for head in (FCOS(), RetinaNet()):
-        rows = [reach(name, config, strides, [three_boxes()]) for name, (config, strides) in settings_of(head).items()]
+        rows = [
+            reach(name, config, strides, [three_boxes()])
+            for name, (config, strides) in settings_of(head, FULL_PYRAMID).items()
+        ]
         assert len(rows) == 8 and all(row.objects == 3 for row in rows)
     assert pyramid_shapes((800, 1088), (8, 64, 128)) == ((100, 136), (13, 17), (7, 9))

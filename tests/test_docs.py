@@ -26,7 +26,7 @@ from perpixel.engine.recipe import Recipe
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
-from perpixel.recipes import get_recipe, recipes
+from perpixel.recipes import all_recipes, get_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -100,7 +100,7 @@ def test_commands(arguments, monkeypatch):
     elif recipe is not None:
         with_settings(get_recipe(recipe), [s for s in found.settings if not s.startswith("data=")])
     if arguments[0] == "list" and found.part:
-        assert any(found.part in name for name in recipes())
+        assert any(found.part in name for name in all_recipes())
 
 
 def test_a_wrong_command_is_noticed(monkeypatch):
@@ -227,7 +227,7 @@ def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    for name, function in recipes().items():
+    for name, function in all_recipes().items():
         if inspect.getmodule(function).__name__ != f"perpixel.recipes.{method}":
             continue
         mine = [row for row in rows if f"`{name}`" in row]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from perpixel.errors import InputError
 from perpixel.models.fcos import FCOS
 from perpixel.ops.assign import LevelRanges
 from perpixel.structures import DenseOutputs, Targets
@@ -159,5 +160,5 @@ def test_the_branch_reads_the_tower_it_is_told():
 
 
 def test_limits_must_fit_the_pyramid():
-    with pytest.raises(ValueError, match="needs 4 numbers for 5 pyramid levels"):
+    with pytest.raises(InputError, match="needs 4 numbers for 5 pyramid levels"):
         FCOS(levels=ONE_LEVEL).build(32, (8, 16, 32, 64, 128), 1)

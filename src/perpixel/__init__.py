@@ -11,22 +11,23 @@ __version__ = "0.1.0"
 __all__ = ["Instances", "load", "predict", "recipes"]
 
 if TYPE_CHECKING:
+    from perpixel import recipes
     from perpixel.engine.instances import Instances
     from perpixel.engine.load import load, predict
-    from perpixel.recipes import recipes
 
 _HOMES = {
     "Instances": "perpixel.engine.instances",
     "load": "perpixel.engine.load",
     "predict": "perpixel.engine.load",
-    "recipes": "perpixel.recipes",
 }
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when first used: torch and timm take seconds."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'perpixel' has no attribute {name!r}")
     import importlib
 
+    if name == "recipes":
+        return importlib.import_module("perpixel.recipes")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'perpixel' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,7 +8,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("data", help="a data file (my.yaml), COCO json, VOC folder, YOLO data.yaml or shapes:N")
     parser.add_argument("--images", help="folder of the images, where it cannot be found from the annotations")
-    parser.add_argument("--sheet", type=Path, default=Path("check.png"), help="picture sheet to write (default: check.png)")
+    parser.add_argument(
+        "--sheet", type=Path, default=Path("check.png"), help="picture sheet to write (default: check.png)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

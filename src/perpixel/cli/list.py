@@ -13,10 +13,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from perpixel.recipes import recipes
+    from perpixel.recipes import all_recipes
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for name, function in sorted(recipes().items()):
+    for name, function in sorted(all_recipes().items()):
         if arguments.part in name:
             table.add_row(f"[bold]{name}[/bold]", (function.__doc__ or "").strip().splitlines()[0])
     Console(width=None if Console().is_terminal else 140).print(table)

@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"perpixel.cli.{command}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    parsed, rest = parser.parse_known_args(arguments)
+    # argparse takes the list of settings in one piece; those that stand after an option come back as the rest.
+    if not hasattr(parsed, "settings") or any(r.startswith("-") or "=" not in r for r in rest):
+        parser.parse_args(arguments)  # ends with argparse's own message, unless nothing is left over
+    else:
+        parsed.settings = [*parsed.settings, *rest]
     try:
         return parsed.run(parsed)
     except InputError as error:

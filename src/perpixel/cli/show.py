@@ -18,10 +18,10 @@ def run(arguments: argparse.Namespace) -> int:
     import yaml
 
     from perpixel.config import to_dict
-    from perpixel.recipes import get_recipe, recipes
+    from perpixel.recipes import all_recipes, get_recipe
 
     recipe = with_settings(get_recipe(arguments.recipe), arguments.settings)
-    about = inspect.getdoc(recipes()[arguments.recipe]) or ""
+    about = inspect.getdoc(all_recipes()[arguments.recipe]) or ""
     print("\n".join(f"# {line}".rstrip() for line in about.splitlines()))
     print(yaml.safe_dump(to_dict(recipe), sort_keys=False, default_flow_style=None, width=110), end="")
     return 0

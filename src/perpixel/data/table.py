@@ -37,7 +37,7 @@ class Faults:
             InputError: unless bad data is to be skipped.
         """
         if not self.skip_bad:
-            raise InputError(f"{sentence}; correct it, or leave out all such data with skip_bad=true (--skip-bad)")
+            raise InputError(f"{sentence}; correct it, or leave out all such data with data.skip_bad=true")
         self.skipped.append(sentence)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from perpixel.data.geometry import resized_size
 from perpixel.data.open import open_dataset
+from perpixel.engine.bar import Bar, counting_bar
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 from perpixel.models.analysis import Reach, Sample, reach, settings_of
@@ -24,8 +25,17 @@ def analyze(recipe: Recipe) -> Iterator[Reach]:
     if not isinstance(recipe.model, DetectorConfig):
         raise InputError(f"{recipe.name} has no box head to analyse; choose a detector, such as fcos_r50_1x")
     samples = list(_samples(recipe))
-    for name, (config, strides) in settings_of(recipe.model.head).items():
-        yield reach(name, config, strides, samples)
+    pyramid = recipe.model.neck.pyramid_strides(recipe.model.backbone.stages)
+    rows = settings_of(recipe.model.head, pyramid)
+    with counting_bar("analyze", len(rows) * len(samples)) as bar:
+        for name, (config, strides) in rows.items():
+            yield reach(name, config, strides, _counted(samples, bar))
+
+
+def _counted(samples: list[Sample], bar: Bar) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        bar.advance()
 
 
 def _samples(recipe: Recipe) -> Iterator[Sample]:

@@ -50,6 +50,7 @@ class TrainingData:
         evaluate: (model, world) -> metrics by name, best when largest, the same on every process; None without a
             validation split.
         criteria: the first of these metrics that an evaluation gives chooses the best weights.
+        skipped: a sentence for each image or object left out so far.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +58,7 @@ class TrainingData:
     batches: Callable[[int, World], Iterator[Batch]]
     evaluate: Callable[[Model, World], dict[str, float]] | None = None
     criteria: tuple[str, ...] = ("segm/AP", "keypoints/AP", "bbox/AP")
+    skipped: Callable[[], list[str]] = list
 
 
 @dataclass(frozen=True)

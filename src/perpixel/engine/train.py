@@ -33,7 +33,13 @@ def train(
         DivergedError: a loss or gradient became NaN or infinite; the last checkpoint is untouched.
     """
     RunFolder(Path(output)).check(recipe, resume)  # before the data, whose opening may take minutes
-    return fit(recipe, output, open_training_data(recipe), resume=resume, device=device)
+    data = open_training_data(recipe)
+    result = fit(recipe, output, data, resume=resume, device=device)
+    if skipped := data.skipped():
+        listed = Path(output) / "skipped.txt"
+        listed.write_text("".join(f"{sentence}\n" for sentence in skipped), encoding="utf-8")
+        print(f"{len(skipped)} images or objects were left out: {listed}")
+    return result
 
 
 def open_training_data(recipe: Recipe) -> TrainingData:
@@ -59,7 +65,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         )
 
     if data.val is None:
-        return TrainingData(dataset.classes, dataset.category_ids, batches)
+        return TrainingData(dataset.classes, dataset.category_ids, batches, skipped=lambda: dataset.skipped)
     validation = open_dataset(data.val, data.val_images, classes=dataset.classes, skip_bad=data.skip_bad)
 
     def metrics(model: Model, world: World) -> dict[str, float]:
@@ -67,4 +73,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         held_out = test_batches(validation, data, batch_size=share, rank=world.rank, world_size=world.size)
         return evaluate(model, validation, held_out, world.device, progress=world.first).summary
 
-    return TrainingData(dataset.classes, dataset.category_ids, batches, metrics)
+    def skipped() -> list[str]:
+        return [*dataset.skipped, *validation.skipped]
+
+    return TrainingData(dataset.classes, dataset.category_ids, batches, metrics, skipped=skipped)

@@ -47,22 +47,23 @@ class Reach:
         return tuple(count / max(sum(self.ambiguous), 1) for count in self.ambiguous)
 
 
-def settings_of(head: BoxHeadConfig) -> dict[str, tuple[BoxHeadConfig, tuple[int, ...]]]:
-    """A head's own setting, and the rows of tables 3.1 and 3.2 beside it."""
-    plain, anchors = (
-        (head if isinstance(head, FCOS) else FCOS()),
-        (head if isinstance(head, RetinaNet) else RetinaNet()),
-    )
+def settings_of(head: BoxHeadConfig, strides: tuple[int, ...]) -> dict[str, tuple[BoxHeadConfig, tuple[int, ...]]]:
+    """A head's own setting on a pyramid of `strides`, and the rows of tables 3.1 and 3.2 beside it.
+
+    Rows of FCOS vary the head if it is FCOS, and FCOS's defaults otherwise; so do those of RetinaNet.
+    """
+    plain, pyramid = (head, strides) if isinstance(head, FCOS) else (FCOS(), FULL_PYRAMID)
+    anchors, anchor_pyramid = (head, strides) if isinstance(head, RetinaNet) else (RetinaNet(), FULL_PYRAMID)
     alone = replace(plain.levels, limits=())
     return {
-        "this recipe": (head, FULL_PYRAMID),
+        "this recipe": (head, strides),
         "FCOS, P4 only, no centre sampling": (replace(plain, radius=None, levels=alone), ONE_LEVEL),
-        "FCOS, FPN, no centre sampling": (replace(plain, radius=None), FULL_PYRAMID),
+        "FCOS, FPN, no centre sampling": (replace(plain, radius=None), pyramid),
         "FCOS, P4 only, centre sampling": (replace(plain, radius=1.5, levels=alone), ONE_LEVEL),
-        "FCOS, FPN, centre sampling": (replace(plain, radius=1.5), FULL_PYRAMID),
-        "RetinaNet, no low-quality matches": (replace(anchors, low_quality=None), FULL_PYRAMID),
-        "RetinaNet, low-quality matches >= 0.4": (replace(anchors, low_quality=0.4), FULL_PYRAMID),
-        "RetinaNet, all low-quality matches": (replace(anchors, low_quality=0.0), FULL_PYRAMID),
+        "FCOS, FPN, centre sampling": (replace(plain, radius=1.5), pyramid),
+        "RetinaNet, no low-quality matches": (replace(anchors, low_quality=None), anchor_pyramid),
+        "RetinaNet, low-quality matches >= 0.4": (replace(anchors, low_quality=0.4), anchor_pyramid),
+        "RetinaNet, all low-quality matches": (replace(anchors, low_quality=0.0), anchor_pyramid),
     }
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
 from perpixel.nn.layers import HeadNorm, Scale, Tower, head_conv
@@ -82,7 +83,9 @@ class FCOS(BoxHeadConfig):
     def build(self, channels: int, strides: tuple[int, ...], classes: int) -> "FCOSHead":
         """The head for pyramid maps of `channels` channels at `strides`."""
         if len(self.levels.limits) != len(strides) - 1:
-            raise ValueError(f"levels.limits needs {len(strides) - 1} numbers for {len(strides)} pyramid levels")
+            raise InputError(
+                f"model.head.levels.limits needs {len(strides) - 1} numbers for {len(strides)} pyramid levels"
+            )
         return FCOSHead(self, channels, strides, classes)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
 from perpixel.nn.layers import HeadNorm, Scale, Tower, head_conv
@@ -71,7 +72,7 @@ class RetinaNet(BoxHeadConfig):
     def build(self, channels: int, strides: tuple[int, ...], classes: int) -> "RetinaNetHead":
         """The head for pyramid maps of `channels` channels at `strides`."""
         if self.sizes is not None and len(self.sizes) != len(strides):
-            raise ValueError(f"sizes needs one row for each of the {len(strides)} pyramid levels")
+            raise InputError(f"model.head.sizes needs one row for each of the {len(strides)} pyramid levels")
         return RetinaNetHead(self, channels, strides, classes)
 
 

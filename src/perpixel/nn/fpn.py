@@ -30,6 +30,10 @@ class NeckConfig(ABC):
     def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Neck:
         """The neck over maps of `channels` at `strides`, finest first."""
 
+    @abstractmethod
+    def pyramid_strides(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """Strides of the pyramid over backbone maps at `strides`."""
+
 
 @dataclass(frozen=True)
 class FPN(NeckConfig):
@@ -52,6 +56,10 @@ class FPN(NeckConfig):
         """The network over maps of `channels` at `strides`."""
         return PyramidNetwork(self, channels, strides)
 
+    def pyramid_strides(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """The backbone's, then doubled for every top level."""
+        return (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(self.top_levels)))
+
 
 class PyramidNetwork(Neck):
     """1x1 laterals, nearest top-down sums, 3x3 outputs, strided convolutions on top."""
@@ -62,7 +70,7 @@ class PyramidNetwork(Neck):
         self.top_from = config.top_from
         self.top_relu = config.top_relu
         self.channels = width
-        self.strides = (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(config.top_levels)))
+        self.strides = config.pyramid_strides(strides)
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
         first = width if config.top_from == "p5" else channels[-1]

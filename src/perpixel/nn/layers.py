@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from perpixel.errors import InputError
 from perpixel.nn.deform import DeformConv2d
 
 HeadNorm = Literal["group", "none"]
@@ -50,6 +51,10 @@ class Tower(nn.Sequential):
     """
 
     def __init__(self, channels: int, depth: int, norm: HeadNorm, deformable: bool = False):
+        if norm == "group" and depth and channels % 32:
+            raise InputError(
+                f"model.neck.channels={channels} does not divide into GroupNorm's 32 groups: use a multiple of 32"
+            )
         layers: list[nn.Module] = []
         for i in range(depth):
             if deformable and i == depth - 1:

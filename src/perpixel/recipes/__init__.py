@@ -18,7 +18,7 @@ RecipeFunction = Callable[[], Recipe]
 
 
 @cache
-def recipes() -> dict[str, RecipeFunction]:
+def all_recipes() -> dict[str, RecipeFunction]:
     """All recipe functions by name."""
     found = {}
     for module in pkgutil.iter_modules(__path__):
@@ -40,7 +40,7 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         InputError: there is none; names the nearest.
     """
-    known = recipes()
+    known = all_recipes()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}?" if close else "perpixel list shows all"

@@ -1,8 +1,9 @@
 """FCOS: the thesis's settings (002, chapter 3), its ablations, and small ones for one's own data.
 
 All COCO recipes: 90,000 steps of 16 images unless said, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000, weight
-decay 0.0001 (0 for scales and shifts of norms), frozen BatchNorm, short side 800, long side at most 1333. AP figures labelled "paper" are the thesis's, on
-COCO val2017; none of these was trained by us (that takes days of GPU), what was trained is in docs/results.md.
+decay 0.0001 (0 for scales and shifts of norms), frozen BatchNorm, short side 800, long side at most 1333. AP figures labelled
+"paper" are the thesis's, on COCO val2017; none of these was trained by us (that takes days of GPU), what was trained is in
+docs/results.md.
 """
 
 from dataclasses import replace

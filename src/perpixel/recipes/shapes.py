@@ -16,7 +16,7 @@ def fcos_shapes() -> Recipe:
     perpixel train fcos_shapes
     """
     model = DetectorConfig(
-        backbone=Backbone("resnet10t", weights=None, norm="train", frozen_stages=0),
+        backbone=Backbone("regnetx_002", weights=None, norm="train", frozen_stages=0),
         neck=FPN(channels=64, top_levels=0),
         head=FCOS(class_convs=2, box_convs=2, levels=LevelRanges((32.0, 64.0))),
     )
@@ -27,16 +27,16 @@ def fcos_shapes() -> Recipe:
         test=TestSize(short_side=128, max_side=192),
     )
     training = Training(
-        steps=300,
-        batch_size=8,
+        steps=400,
+        batch_size=12,
         optimizer="adamw",
-        learning_rate=0.001,
+        learning_rate=0.003,
         weight_decay=0.01,
         warmup_steps=20,
         schedule="cosine",
         clip_gradients=5.0,
         evaluate_every=None,
-        save_every=100,
-        log_every=10,
+        save_every=200,
+        log_every=20,
     )
     return Recipe("fcos_shapes", model, data, training)

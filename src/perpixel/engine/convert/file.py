@@ -10,7 +10,6 @@ from perpixel.engine.checkpoint import save_checkpoint
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
-from perpixel.nn.tensor_files import read_tensors
 
 
 def convert_file(
@@ -32,11 +31,10 @@ def convert_file(
     Raises:
         InputError: the file cannot be read or does not fill the model, or class names do not fit.
     """
-    tensors = read_tensors(source)
-    found = convert_checkpoint(tensors, layout=layout)
+    found = convert_checkpoint(source, layout=layout)
     recipe = override(Recipe(Path(source).stem, found.config), settings)
     if recipe.model != found.config:
-        found = convert_checkpoint(tensors, recipe.model, layout)  # pyright: ignore[reportArgumentType]
+        found = convert_checkpoint(source, recipe.model, layout)  # pyright: ignore[reportArgumentType]
     names, category_ids = class_names(found.classes, classes)
     save_checkpoint(target, found.build(), recipe, names, category_ids=category_ids)
     yield f"{source}: {found.layout}, {found.classes} classes, {len(found.weights)} tensors -> {target}"
@@ -61,7 +59,11 @@ def class_names(count: int, file: str | Path | None) -> tuple[tuple[str, ...], t
         InputError: the file does not fit, or the count is not COCO's and no file was given.
     """
     if file is not None:
-        names = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {file} cannot be read as text: {error}") from error
+        names = tuple(line.strip() for line in lines if line.strip())
         if len(names) != count:
             raise InputError(f"{file} names {len(names)} classes, the checkpoint predicts {count}: one name a line")
         return names, tuple(range(1, count + 1))

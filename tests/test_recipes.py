@@ -1,0 +1,116 @@
+"""Every recipe: its settings survive JSON, and shrunk to a tiny network it trains with objects in both images, one and none."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from perpixel.config import ConfigError
+from perpixel.engine.recipe import recipe_from_json, recipe_to_json
+from perpixel.errors import InputError
+from perpixel.models.detector import DetectorConfig
+from perpixel.nn.backbones import Backbone, without_pretrained
+from perpixel.ops.boxes import pairwise_iou
+from perpixel.recipes import all_recipes, get_recipe
+from perpixel.structures import Batch, Targets
+
+NAMES = sorted(all_recipes())
+
+
+def shrunk(model: DetectorConfig) -> DetectorConfig:
+    """The same method on a network of a few layers; deformable stages need a ResNet with bottlenecks."""
+    deformable = model.backbone.deformable_stages
+    tiny = Backbone("resnet26t" if deformable else "test_resnet", weights=None, norm="train", frozen_stages=0)
+    tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable)
+    return replace(model, backbone=tiny, neck=replace(model.neck, channels=64))
+
+
+def batch_of(objects):
+    generator = torch.Generator().manual_seed(sum(objects))
+    targets = []
+    for count in objects:
+        low = torch.rand(count, 2, generator=generator) * 40
+        size = 10 + torch.rand(count, 2, generator=generator) * 40
+        boxes = torch.cat([low, low + size], dim=1)
+        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator)))
+    images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
+    return Batch(images, ((96, 96), (90, 80)), ((96, 96),) * 2, tuple(targets))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_json(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tiny_one_trains_and_predicts(name):
+    model = shrunk(get_recipe(name).model).build(classes=3).train()
+    for objects in ((4, 3), (0, 3), (0, 0)):
+        batch = batch_of(objects)
+        model.zero_grad(set_to_none=True)
+        losses = model.loss(batch)
+        assert all(torch.isfinite(loss) for loss in losses.values()), losses
+        sum(losses.values()).backward()
+        without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert without == []
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert losses["box"] == 0 and losses["class"] > 0
+    found = model.eval().predict(replace(batch, targets=None))
+    assert len(found) == 2 and all(torch.isfinite(f.boxes).all() for f in found)
+
+
+def test_losses_are_float32_under_autocast():
+    model = shrunk(get_recipe("fcos_mobilenetv2").model).build(classes=3).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.loss(batch_of((4, 3)))
+    assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean fcos_r50_1x"):
+        get_recipe("fcos_r50_1")
+
+
+def test_pretrained_weights_are_left_out_for_checkpoints():
+    model = get_recipe("fcos_r50_1x").model
+    assert model.backbone.weights == "imagenet" and without_pretrained(model).backbone.weights is None
+
+
+@pytest.mark.parametrize("change", [{"neck": {"channels": 100}}, {"neck": {"top_levels": 1}}])
+def test_settings_that_do_not_fit_together_are_said_in_a_sentence(change):
+    recipe = get_recipe("fcos_mobilenetv2")
+    model = shrunk(recipe.model)
+    model = replace(model, neck=replace(model.neck, **change["neck"]))
+    with pytest.raises((InputError, ConfigError), match=r"model\."):
+        model.build(classes=2)
+
+
+@pytest.mark.parametrize("name", ["fcos_mobilenetv2", "retinanet_mobilenetv2"])
+def test_it_learns(name):
+    """One picture of bright squares on a dark ground, until a tiny detector finds each.
+
+    The best box of each class overlaps its square by more than 0.7; every sure one is a square of the right class.
+    """
+    torch.manual_seed(0)
+    model = shrunk(get_recipe(name).model).build(classes=2).train()
+    image = torch.full((3, 96, 96), 40, dtype=torch.uint8)
+    boxes, labels = torch.tensor([[8.0, 8, 40, 40], [52.0, 44, 92, 84]]), torch.tensor([0, 1])
+    for (x1, y1, x2, y2), label in zip(boxes.long().tolist(), labels.tolist(), strict=True):
+        image[label * 2, y1:y2, x1:x2] = 220
+    batch = Batch(torch.stack([image, image.flip(2)]), ((96, 96),) * 2)
+    flipped = torch.stack([96 - boxes[:, 2], boxes[:, 1], 96 - boxes[:, 0], boxes[:, 3]], dim=1)
+    batch = replace(batch, targets=(Targets(boxes, labels), Targets(flipped, labels)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        sum(model.loss(batch).values()).backward()
+        optimizer.step()
+    found = model.eval().predict(replace(batch, targets=None))[0]
+    for label in (0, 1):
+        best = found.boxes[found.labels == label][0]
+        assert pairwise_iou(best[None], boxes[label][None]) > 0.7
+    sure = found.scores > 0.5
+    nearest = pairwise_iou(found.boxes[sure], boxes).max(dim=1)
+    assert (nearest.values > 0.5).all() and torch.equal(nearest.indices, found.labels[sure])
