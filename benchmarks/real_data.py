@@ -58,7 +58,7 @@ class Pyramid(nn.Module):
 class TorchvisionModel(Model):
     def __init__(self, config: TorchvisionFCOS, classes: int):
         super().__init__()
-        # Images come resized and normalised: the transform has nothing left to do but to pad.
+        # Images come normalised; its own resize is told, image by image, to leave the size alone.
         self.net = TorchvisionFCOSModule(
             Pyramid(config), classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, score_thresh=0.05, _skip_resize=True
         )
@@ -73,10 +73,12 @@ class TorchvisionModel(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Detections]:
-        found = self.net(self.images(batch))
-        return [
-            Detections(f["boxes"], f["scores"], f["labels"], size) for f, size in zip(found, batch.sizes, strict=True)
-        ]
+        found = []
+        for image, size in zip(self.images(batch), batch.sizes, strict=True):
+            self.net.transform.min_size, self.net.transform.max_size = (min(size),), max(size)
+            (one,) = self.net([image])
+            found.append(Detections(one["boxes"], one["scores"], one["labels"], size))
+        return found
 
 
 def recipe_of(model: str, data: DataConfig, weights: Path, steps: int, batch_size: int) -> Recipe:
