@@ -13,18 +13,21 @@ from torch import Tensor
 from perpixel.config import override
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.convert.adelaidet import ADELAIDET
+from perpixel.engine.convert.condinst import ADELAIDET_CONDINST
 from perpixel.engine.convert.detect import LAYOUTS, detect_layout
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.infer import infer_config
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
+from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.nn.renaming import matching, renamed
+from perpixel.ops.dynamic import filter_count
 
 KEYS = Path(__file__).parent / "golden" / "keys"
 
@@ -45,6 +48,8 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
     [
         ("adet_FCOS_R_50_1x", "adelaidet", 80, 0, 0),
         ("adet_FCOS_RT_MS_R_50_4x_syncbn", "adelaidet", 80, 0, 0),
+        ("adet_CondInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
+        ("adet_CondInst_MS_R_50_3x_sem", "adelaidet", 80, 0, 0),
         ("d2_fcos_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("d2_retinanet_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("tv_fcos_resnet50_fpn", "torchvision", 91, 0, 0),
@@ -61,7 +66,8 @@ def test_every_name_is_used_and_every_weight_filled(name: str, layout: str, clas
     conversion = convert_checkpoint(tensors)
     assert (conversion.layout, conversion.classes) == (layout, classes)
     assert conversion.unused == ()
-    assert all(key.endswith("num_batches_tracked") for key in conversion.harmless)
+    steps_and_constants = ("num_batches_tracked", "mask_head.sizes_of_interest", "mask_head._iter")
+    assert all(key.endswith(steps_and_constants) for key in conversion.harmless)
     assert len(conversion.filled) == filled
     assert sum(p.numel() for p in conversion.build().parameters()) == listed["parameters"] + more
 
@@ -73,6 +79,34 @@ def test_settings_of_a_real_time_model():
     assert config.neck == FPN(top_levels=0)
     assert config.head.levels.limits == (64.0, 128.0)
     assert config.backbone == Backbone("resnet50", stride_in_1x1=True, norm="train", weights=None)
+
+
+def test_settings_of_condinst():
+    """Depth, width, channels and the semantic branch from shapes; sampling around mass centres by convention."""
+    plain = convert_checkpoint(zeros("adet_CondInst_MS_R_50_1x")[0]).config
+    assert plain.instance == CondInst()
+    assert isinstance(plain.head, FCOS)
+    assert (plain.head.center, plain.selection.threshold_on) == ("mask", "product")
+    assert convert_checkpoint(zeros("adet_CondInst_MS_R_50_3x_sem")[0]).config.instance == CondInst(semantic=True)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize(("depth", "width"), [(1, 8), (2, 8), (4, 8), (3, 2), (3, 4), (3, 16)])
+def test_mask_networks_are_told_by_their_numbers(depth: int, width: int, channels: int):
+    """Rows of tables 5.1 and 5.2; one layer has no width and needs none."""
+    listed = json.loads((KEYS / "adet_CondInst_MS_R_50_1x.json").read_text())["entries"]
+    count = filter_count((channels + 2, *[width] * (depth - 1), 1))
+    listed["mask_branch.tower.4.weight"] = (channels, 128, 1, 1)
+    listed["controller.weight"] = (count, 256, 3, 3)
+    hollow = {name: torch.zeros(()).expand(shape) for name, shape in listed.items()}
+    weights, _ = renamed(hollow, ADELAIDET_CONDINST.rows(hollow))
+    found = infer_config(ADELAIDET_CONDINST.base, weights)[0].instance
+    assert isinstance(found, CondInst)
+    assert (found.mask_channels, found.depth) == (channels, depth)
+    assert depth == 1 or found.width == width
+    weights["instance_head.controller.weight"] = torch.zeros(7)
+    with pytest.raises(InputError, match="mask networks of 7 numbers"):
+        infer_config(ADELAIDET_CONDINST.base, weights)
 
 
 def test_p6_from_c5_is_told_by_its_shape():
@@ -224,7 +258,7 @@ def test_one_anchor_retinanet():
 
 
 def test_unused_entries_are_named():
-    """A CondInst checkpoint gives its box detector; its mask branch goes nowhere and is said to."""
+    """A mask branch without a controller goes nowhere and is said to."""
     theirs = zeros("adet_FCOS_R_50_1x")[0] | {
         "mask_branch.tower.4.weight": torch.zeros(1),
         "pixel_mean": torch.zeros(3),

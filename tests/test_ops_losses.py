@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from perpixel.ops.losses import centerness, focal_loss, smooth_l1
+from perpixel.ops.losses import centerness, dice_loss, focal_loss, smooth_l1
 
 
 def test_focal_loss_by_hand():
@@ -56,3 +56,12 @@ def test_centerness_by_hand():
     """Sides 1, 2, 4, 8: sqrt(1/4 * 2/8) = 1/4; the centre gives 1, a border 0, outside 0."""
     sides = torch.tensor([[1.0, 2.0, 4.0, 8.0], [3.0, 5.0, 3.0, 5.0], [0.0, 1.0, 4.0, 1.0], [-1.0, 1.0, 4.0, 1.0]])
     torch.testing.assert_close(centerness(sides), torch.tensor([0.25, 1.0, 0.0, 0.0]))
+
+
+def test_dice_by_hand():
+    """p = (1/2, 1, 0), t = (1, 1, 0): 1 - 2 x 1.5 / (1.25 + 2) = 1/13; a perfect mask gives 0, two empty ones 1."""
+    p = torch.tensor([[0.5, 1, 0], [1, 0, 0], [0, 0, 0]])
+    t = torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    torch.testing.assert_close(dice_loss(p, t), torch.tensor([1 / 13, 0, 1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(dice_loss(p[:1], t[:1], smoothing=0.75), torch.tensor([1 - 3 / 4]))
+    assert dice_loss(torch.zeros(0, 2, 3), torch.zeros(0, 2, 3)).shape == (0,)

@@ -53,3 +53,11 @@ def test_no_candidates_flow_through():
     locations = pyramid_of([(2, 2)], 1)
     patches = patches_at([torch.randn(1, 3, 2, 2)], some_candidates(locations, 1, 0))
     assert conv_at(patches, torch.randn(5, 3, 3, 3)).shape == (0, 5)
+
+
+def test_the_weight_decides_the_precision():
+    """Maps made under autocast are bfloat16; losses are taken in the precision of the weights."""
+    locations = pyramid_of([(2, 2)], 1)
+    patches = patches_at([torch.randn(1, 3, 2, 2, dtype=torch.bfloat16)], some_candidates(locations, 1, 4))
+    found = conv_at(patches, torch.randn(5, 3, 3, 3), torch.randn(5))
+    assert patches.dtype == torch.bfloat16 and found.dtype == torch.float32

@@ -29,7 +29,8 @@ def hashed(name: str, count: int) -> np.ndarray:
 def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[float, float]:
     """(a, b) of a weight; `anchors`: its model is RetinaNet."""
     kind = name.rpartition(".")[2]
-    if kind == "num_batches_tracked":
+    # The last two are no weights: constants of CondInst, and the step that BoxInst has reached.
+    if kind in ("num_batches_tracked", "sizes_of_interest", "_iter"):
         return 0.0, 0.0
     if kind == "running_mean":
         return 0.0, 0.05
@@ -46,6 +47,8 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
         gain = 1 / 64
     elif name.endswith(("cls_logits.weight", "cls_score.weight")):
         gain = 2.0
+    elif name.endswith("controller.weight"):
+        gain = 0.5
     elif anchors and name.endswith(("bbox_pred.weight", "bbox_reg.weight")):
         gain = 0.3
     return 0.0, gain * math.sqrt(3 / math.prod(shape[1:]))
@@ -62,9 +65,9 @@ def weights(entries: Mapping[str, Sequence[int]], anchors: bool) -> dict[str, Te
     return out
 
 
-def sampled(values: Tensor) -> Tensor:
-    """The elements of a tensor that a golden file keeps."""
+def sampled(values: Tensor, count: int = SAMPLE) -> Tensor:
+    """The `count` elements of a tensor that a golden file keeps."""
     flat = values.detach().flatten()
-    if len(flat) <= SAMPLE:
+    if len(flat) <= count:
         return flat
-    return flat[torch.arange(SAMPLE) * len(flat) // SAMPLE]
+    return flat[torch.arange(count) * len(flat) // count]

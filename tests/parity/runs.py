@@ -12,14 +12,23 @@ from torch import Tensor
 from perpixel.engine.convert import Conversion, convert_checkpoint
 from perpixel.engine.convert.detect import detect_layout
 from perpixel.engine.instances import Instances
+from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
 from perpixel.nn.renaming import renamed
 from perpixel.structures import Batch, DenseOutputs, Matches, Targets, pad_images
 
 from . import deterministic
-from .reference import GOLDEN, Reference, pair_detections
+from .masks import mass_centers, whole_masks, wrong_pixels
+from .masks import stages as mask_stages
+from .reference import GOLDEN, Agreement, Reference, pair_detections
 
-MODELS = ("adet_FCOS_R_50_1x", "d2_retinanet_R_50_FPN_1x", "tv_fcos_resnet50_fpn", "tv_retinanet_resnet50_fpn")
+MODELS = (
+    "adet_FCOS_R_50_1x",
+    "adet_CondInst_MS_R_50_1x",
+    "d2_retinanet_R_50_FPN_1x",
+    "tv_fcos_resnet50_fpn",
+    "tv_retinanet_resnet50_fpn",
+)
 
 # The references' shorter side and longest side: torchvision resizes image 1.
 TORCHVISION_SIZE = (256, 320)
@@ -67,6 +76,7 @@ class Case:
                 image = torch.from_numpy(inputs[f"{number}/image"]).permute(2, 0, 1)
                 boxes = torch.from_numpy(inputs[f"{number}/boxes"]).to(kind)
                 labels = torch.from_numpy(inputs[f"{number}/classes"]).long()
+                masks = torch.from_numpy(inputs[f"{number}/masks"]).bool()
                 sizes.append((image.shape[1], image.shape[2]))
                 if self.torchvision:
                     image, boxes = torchvision_resize(image.to(kind), boxes)
@@ -75,8 +85,10 @@ class Case:
                     # Stored in the order the network takes, which is BGR; ours is RGB outside the network.
                     image = image.flip(0) if kind == torch.float32 else image.flip(0).to(kind)
                 images.append(image)
-                targets.append(Targets(boxes, labels))
+                targets.append(Targets(boxes, labels, masks, mass_centers(masks)))
         padded = pad_images(images, 32)
+        # torchvision's inputs are resized, and nobody reads their masks.
+        targets = [replace(t, masks=_padded(t.masks, padded)) for t in targets]
         own = tuple((image.shape[1], image.shape[2]) for image in images)
         return Batch(padded, own, tuple(sizes), tuple(targets))
 
@@ -89,6 +101,7 @@ class Case:
 
     def _measure_case(self, case: str, batch: Batch) -> list[Measured]:
         model = self.model.eval()
+        stored = self.reference.infer
         with torch.inference_mode():
             images = model.normalized(batch)
             maps = model.backbone(images)
@@ -106,23 +119,37 @@ class Case:
             stages |= {"head/cls_logits": outputs.logits, "head/bbox_regression": outputs.regression}
             if outputs.quality is not None:
                 stages["head/bbox_ctrness"] = outputs.quality[..., None]
-        stored = {key.split("@")[0].removeprefix(f"{case}/") for key in self.reference.infer if key.startswith(case)}
-        dense = {key for key in stored if not key.startswith(("prop/", "det/"))}
-        assert dense == set(stages), dense ^ set(stages)
         name = self.reference.name
-        out = [
+        out = []
+        if f"{case}/prop/boxes" in stored:
+            assert candidates.scores is not None
+            rows = (candidates.boxes, candidates.scores, candidates.labels)
+            paired = self._pair(f"{case}/prop", rows, "pred_classes")
+            out += self._measure_detections(f"{case}/prop", paired)
+            out += self._measure_locations(case, candidates.points, candidates.level)
+            if isinstance(model.instance_head, CondInstHead):
+                with torch.inference_mode():
+                    dense = model.instance_head(pyramid, outputs)
+                    stages |= mask_stages(model.instance_head, dense, candidates.rows(paired.rows))
+        names = {key.split("@")[0].removeprefix(f"{case}/") for key in stored if key.startswith(case)}
+        wanted = {key for key in names if not key.startswith(("prop/", "det/"))} | (names & {"prop/top_feat"})
+        assert wanted == set(stages), wanted ^ set(stages)
+        out += [
             Measured(name, f"{case}/{key}", self.reference.difference(f"{case}/{key}", value), 1e-4)
             for key, value in stages.items()
         ]
-        if "prop/boxes" in stored:
-            assert candidates.scores is not None
-            rows = (candidates.boxes, candidates.scores, candidates.labels)
-            out += self._measure_detections(f"{case}/prop", rows, "pred_classes")
-            out += self._measure_locations(case, candidates.points, candidates.level)
         original = batch.originals[0] if case == "A" or self.torchvision else OUTPUT_B
-        found = Instances.from_detections(model.predict(batch)[0], original, [str(i) for i in range(91)])
+        classes = [str(i) for i in range(91)]
+        found = Instances.from_detections(model.predict(batch)[0], original, classes)
         rows = (torch.from_numpy(found.boxes), torch.from_numpy(found.scores), torch.from_numpy(found.labels))
-        return out + self._measure_detections(f"{case}/det", rows, "classes")
+        paired = self._pair(f"{case}/det", rows, "classes")
+        out += self._measure_detections(f"{case}/det", paired)
+        if found.masks is not None:
+            whole = whole_masks(model, batch, original)
+            for path, masks in (("masks", found.masks), ("masks, whole maps", whole)):
+                wrong = wrong_pixels(stored, case, masks, paired.rows)
+                out.append(Measured(name, f"{case}/det/{path}", wrong, 1e-4))
+        return out
 
     def _head_by_level(self, outputs: DenseOutputs) -> dict[str, Tensor]:
         """Joined outputs as maps again: the references store them before joining."""
@@ -136,10 +163,11 @@ class Case:
                 stages[f"head/{name}/{level}"] = values.reshape(1, height, width, -1).permute(0, 3, 1, 2)
         return stages
 
-    def _measure_detections(self, key: str, ours: tuple[Tensor, Tensor, Tensor], classes: str) -> list[Measured]:
+    def _pair(self, key: str, ours: tuple[Tensor, Tensor, Tensor], classes: str) -> Agreement:
         stored = self.reference.infer
-        theirs = (stored[f"{key}/boxes"], stored[f"{key}/scores"], stored[f"{key}/{classes}"])
-        found = pair_detections(ours, theirs)
+        return pair_detections(ours, (stored[f"{key}/boxes"], stored[f"{key}/scores"], stored[f"{key}/{classes}"]))
+
+    def _measure_detections(self, key: str, found: Agreement) -> list[Measured]:
         name = self.reference.name
         return [
             Measured(name, f"{key}/boxes", found.boxes, 1e-2, "pixels"),
@@ -275,7 +303,8 @@ class Case:
             worst = max(
                 worst, abs(values.sum().item() - total) / absolute, abs(values.abs().sum().item() / absolute - 1)
             )
-        assert seen == len(stored)
+        # BoxInst's count of steps, which CondInst has too, is the run's progress here.
+        assert seen == len(stored.keys() - {"mask_head._iter"})
         return [Measured(self.reference.name, "statistics after the step", worst, 1e-4)]
 
     def their_names(self) -> dict[str, str]:
@@ -284,6 +313,14 @@ class Case:
         numbers = {name: torch.tensor(i) for i, name in enumerate(known)}
         ours, _ = renamed(numbers, detect_layout(numbers).rows(numbers))
         return {name: known[int(number)] for name, number in ours.items()}
+
+
+def _padded(masks: Tensor, images: Tensor) -> Tensor:
+    """Masks at the top left of the batch's padded input."""
+    height, width = (min(a, b) for a, b in zip(masks.shape[1:], images.shape[2:], strict=True))
+    out = masks.new_zeros((len(masks), *images.shape[2:]))
+    out[:, :height, :width] = masks[:, :height, :width]
+    return out
 
 
 def torchvision_resize(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

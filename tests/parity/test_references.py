@@ -21,7 +21,7 @@ def test_weights_formula():
 def test_conversion_uses_every_weight(name: str):
     conversion = case(name).conversion
     assert conversion.unused == ()
-    assert conversion.harmless == ()
+    assert set(conversion.harmless) <= {"mask_head.sizes_of_interest", "mask_head._iter"}
 
 
 @pytest.mark.parametrize("name", MODELS)

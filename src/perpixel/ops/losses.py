@@ -44,6 +44,20 @@ def smooth_l1(difference: Float[Tensor, "*n"], beta: float) -> Float[Tensor, "*n
     return torch.where(size < beta, 0.5 * size.square() / beta, size - 0.5 * beta)
 
 
+def dice_loss(
+    probability: Float[Tensor, "n *p"], truth: Float[Tensor, "n *p"], smoothing: float = 1e-5
+) -> Float[Tensor, " n"]:
+    """1 - 2 sum(p t) / (sum(p^2) + sum(t^2) + smoothing) of each row (Milletari et al. 2016; thesis 002, 5.2.3).
+
+    Args:
+        probability, truth: 0..1 at the same places.
+        smoothing: added below (AdelaiDet 1e-5, mmdetection 5e-6).
+    """
+    probability, truth = probability.flatten(1), truth.flatten(1)
+    both = (probability * truth).sum(dim=1)
+    return 1 - 2 * both / (probability.square().sum(dim=1) + truth.square().sum(dim=1) + smoothing)
+
+
 def centerness(distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Nearness of a location to the centre of its box, 0..1: thesis 002, eq. 3.3.
 

@@ -36,8 +36,8 @@ def patches_at(
 def conv_at(
     patches: Float[Tensor, "n c s s"], weight: Float[Tensor, "out c s s"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "n out"]:
-    """What a convolution with `weight` gives at the middle of each patch: one matrix product."""
-    return F.linear(patches.flatten(1), weight.flatten(1), bias)
+    """What a convolution with `weight` gives at the middle of each patch: one matrix product, in the weight's precision."""
+    return F.linear(patches.flatten(1).to(weight.dtype), weight.flatten(1), bias)
 
 
 def rows_at(values: Float[Tensor, "b l d"], candidates: Candidates) -> Float[Tensor, "n d"]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from perpixel.engine.convert.adelaidet import ADELAIDET, DETECTRON2_FCOS, DETECTRON2_RETINANET
+from perpixel.engine.convert.condinst import ADELAIDET_CONDINST
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, MMDETECTION_RETINANET
@@ -10,8 +11,9 @@ from perpixel.engine.convert.torchvision import TORCHVISION_FCOS, TORCHVISION_RE
 from perpixel.errors import InputError
 from perpixel.nn.renaming import matching
 
-# FCOS before RetinaNet: the branch for centre-ness is what tells them apart.
+# FCOS before RetinaNet: the branch for centre-ness is what tells them apart; before FCOS what has more than it.
 LAYOUTS = (
+    ADELAIDET_CONDINST,
     ADELAIDET,
     FCOS_ORIGINAL,
     TORCHVISION_FCOS,

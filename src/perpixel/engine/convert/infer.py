@@ -8,12 +8,14 @@ from dataclasses import replace
 from torch import Tensor
 
 from perpixel.errors import InputError
+from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
-from perpixel.models.heads import BoxHeadConfig
+from perpixel.models.heads import BoxHeadConfig, InstanceHeadConfig
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN, NeckConfig
+from perpixel.ops.dynamic import filter_count
 
 Weights = Mapping[str, Tensor]
 
@@ -36,7 +38,9 @@ def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig
         InputError: a backbone, a head or an anchor count that no setting of ours has.
     """
     head, classes = _head(base.head, weights)
-    return replace(base, backbone=_backbone(base.backbone, weights), neck=_neck(base.neck, weights), head=head), classes
+    backbone, neck = _backbone(base.backbone, weights), _neck(base.neck, weights)
+    instance = None if base.instance is None else _instance(base.instance, weights)
+    return replace(base, backbone=backbone, neck=neck, head=head, instance=instance), classes
 
 
 def _backbone(base: Backbone, weights: Weights) -> Backbone:
@@ -126,6 +130,34 @@ def _head(base: BoxHeadConfig, weights: Weights) -> tuple[BoxHeadConfig, int]:
         **({"scales": (4.0,), "ratios": (1.0,), "sizes": None} if per_cell == 1 else {}),
     )
     return head, rows // per_cell
+
+
+def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
+    assert isinstance(base, CondInst)
+    branch = "instance_head.mask_branch"
+    convs = _count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
+    channels, mask_width = weights[f"{branch}.tower.{convs}.weight"].shape[:2]
+    found = replace(
+        base,
+        mask_channels=channels,
+        mask_levels=_count(weights, rf"{branch}\.refine\.(\d+)\.0\.weight"),
+        mask_convs=convs,
+        mask_width=mask_width,
+        semantic="instance_head.semantic_branch.logits.weight" in weights,
+    )
+    filters = len(weights["instance_head.controller.weight"])
+    networks = {
+        filter_count((channels + 2, *[width] * (depth - 1), 1)): (depth, width)
+        for width in (16, 8, 4, 2)
+        for depth in (4, 2, 1, 3)
+    }
+    if filters not in networks:
+        raise InputError(
+            f"the checkpoint has mask networks of {filters} numbers with {channels} mask channels, which is no depth from "
+            "1 to 4 and width from 2 to 16: give a recipe whose instance head fits"
+        )
+    depth, width = networks[filters]
+    return replace(found, depth=depth, width=width)
 
 
 def _tower_depth(weights: Weights, tower: str) -> int:

@@ -1,0 +1,200 @@
+"""CondInst: each location predicts the filters of a tiny network that draws the mask of its object, and nothing else.
+
+Tian et al., thesis 002, chapter 5. The whole method in three steps: `forward` makes the features of all masks once an image;
+`logits` evaluates the controller at candidates and runs each one's network over features and coordinates; `loss` is Dice.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from perpixel.errors import InputError
+from perpixel.models.candidates import BestPositives, RandomPositives, detection_scores, positives
+from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.nn.layers import head_conv
+from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
+from perpixel.ops.assign import joined
+from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
+from perpixel.ops.locations import grid_points
+from perpixel.ops.losses import dice_loss, focal_loss
+from perpixel.ops.masks import aligned_bilinear
+from perpixel.ops.reduce import mean_over_ranks
+from perpixel.ops.sampling import conv_at, patches_at
+from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
+
+CHUNK_BYTES = 256 * 2**20
+"""Memory for what the mask networks hold at any time, beside their results."""
+
+
+@dataclass(frozen=True)
+class CondInst(InstanceHeadConfig):
+    """Settings of CondInst; the defaults are those of the released models.
+
+    Attributes:
+        depth: layers of the mask network (table 5.1).
+        width: its channels (table 5.2).
+        mask_channels: C_mask, channels of the mask branch's output (table 5.3); 0 leaves the coordinates alone (table 5.4).
+        coordinates: what else the mask network reads (table 5.4): coordinates `relative` to the candidate's point, in
+            `coordinate_scale` strides of its level; `absolute` ones, -1..1 over the image; `none`.
+        coordinate_scale: 8 strides are AdelaiDet's sizes of interest 64, 128 .. 1024.
+        upsampling: of the logits, by aligned bilinear interpolation (table 5.5).
+        mask_levels: levels the mask branch reads: 1 (the thesis) or 3 (the released models).
+        mask_convs, mask_width: of the mask branch, after the one convolution a level.
+        semantic: learn a semantic map beside, in training only (table 5.7, "w/ sem.").
+        policy: the positives that train the head.
+        weight: of the mask loss, lambda of eq. 5.1.
+    """
+
+    depth: int = 3
+    width: int = 8
+    mask_channels: int = 8
+    coordinates: Literal["relative", "absolute", "none"] = "relative"
+    coordinate_scale: float = 8.0
+    upsampling: Literal[1, 2, 4] = 2
+    mask_levels: int = 3
+    mask_convs: int = 4
+    mask_width: int = 128
+    semantic: bool = False
+    policy: RandomPositives | BestPositives = field(default_factory=lambda: RandomPositives(limit=500))
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mask_channels == 0 and self.coordinates == "none":
+            raise InputError("model.instance.mask_channels=0 with coordinates=none leaves the mask network no input")
+        if self.depth < 1:
+            raise InputError(f"model.instance.depth={self.depth} is no network: it needs at least one layer")
+
+    def build(self, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int) -> "CondInstHead":
+        """The head for pyramid maps of `channels` and tower maps of `tower_channels` channels at `strides`."""
+        if not 1 <= self.mask_levels <= len(strides):
+            raise InputError(
+                f"model.instance.mask_levels={self.mask_levels} is not between 1 and {len(strides)} levels"
+            )
+        return CondInstHead(self, channels, tower_channels, strides, classes)
+
+
+class Maps(NamedTuple):
+    """Image-level work: F_mask, the towers that filters are read from, the finest level for the semantic branch."""
+
+    features: Float[Tensor, "b c h w"]
+    towers: tuple[Float[Tensor, "b t _ _"], ...]
+    finest: Float[Tensor, "b p h w"]
+
+
+class CondInstHead(InstanceHead):
+    """The mask branch, and the controller that predicts filters."""
+
+    def __init__(self, config: CondInst, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int):
+        super().__init__()
+        self.config = config
+        self.mask_stride = strides[0]
+        self.stride = strides[0] // config.upsampling
+        inputs = config.mask_channels + (0 if config.coordinates == "none" else 2)
+        self.channels = (inputs, *[config.width] * (config.depth - 1), 1)
+        self.controller = head_conv(tower_channels, filter_count(self.channels))
+        read = strides[: config.mask_levels]
+        self.mask_branch = (
+            MaskBranch(channels, read, config.mask_width, config.mask_convs, config.mask_channels)
+            if config.mask_channels
+            else None
+        )
+        self.semantic_branch = SemanticBranch(channels, config.mask_width, classes) if config.semantic else None
+
+    def forward(self, pyramid: Pyramid, outputs: DenseOutputs) -> Maps:
+        """The features of all masks, once an image."""
+        finest = pyramid[0]
+        features = finest[:, :0] if self.mask_branch is None else self.mask_branch(pyramid)
+        return Maps(features, outputs.towers, finest)
+
+    def choose(self, outputs: DenseOutputs, matches: Matches, batch: Batch) -> Candidates:
+        """Positives of the detector, by the policy."""
+        found = positives(outputs, matches, batch.truth())
+        return self.config.policy.choose(replace(found, scores=detection_scores(outputs, found).detach()))
+
+    def logits(self, dense: Maps, candidates: Candidates) -> Float[Tensor, "n h w"]:
+        """MaskHead(F~, theta) of each candidate (5.2.2), enlarged; a few candidates at a time, so memory stays bounded."""
+        filters = conv_at(patches_at(dense.towers, candidates), self.controller.weight, self.controller.bias)
+        features = dense.features.to(filters.dtype)
+        height, width = features.shape[2:]
+        # Inputs twice (gathered, joined), and every layer's result.
+        each = filters.element_size() * height * width * (2 * self.channels[0] + sum(self.channels[1:]))
+        parts = []
+        for rows in torch.arange(len(candidates), device=filters.device).split(max(1, CHUNK_BYTES // each)):
+            some = candidates.rows(rows)
+            inputs = torch.cat([self.coordinates(some, height, width), features[some.image]], dim=1)
+            small = apply_filters(inputs, split_filters(filters[rows], self.channels))
+            parts.append(aligned_bilinear(small, self.config.upsampling)[:, 0])
+        return torch.cat(parts)
+
+    def coordinates(self, candidates: Candidates, height: int, width: int) -> Float[Tensor, "n d h w"]:
+        """O of 5.2.1: for each candidate x and y of every place of the mask features."""
+        config = self.config
+        if config.coordinates == "none":
+            return candidates.points.new_zeros((len(candidates), 0, height, width))
+        device = candidates.points.device
+        places = grid_points(((height, width),), (self.mask_stride,), device=device)[0].T.unflatten(1, (height, width))
+        if config.coordinates == "absolute":
+            extent = places.new_tensor([width, height])[:, None, None] * self.mask_stride
+            return (2 * places / extent - 1).expand(len(candidates), -1, -1, -1)
+        size = config.coordinate_scale * candidates.strides
+        return (candidates.points[:, :, None, None] - places) / size[:, None, None, None]
+
+    def loss(self, dense: Maps, candidates: Candidates, batch: Batch) -> Losses:
+        """Eq. 5.1 without the detector's part."""
+        losses = self.mask_losses(self.logits(dense, candidates), candidates, batch)
+        if self.semantic_branch is not None:
+            losses["semantic"] = semantic_loss(self.semantic_branch(dense.finest), batch.truth(), self.mask_stride)
+        return losses
+
+    def mask_losses(self, logits: Float[Tensor, "n h w"], candidates: Candidates, batch: Batch) -> Losses:
+        """Eq. 5.2: mean Dice loss of the candidates."""
+        truth = masks_of(candidates, batch.truth(), self.stride).to(logits.dtype)
+        return {"mask": self.config.weight * dice_loss(logits.sigmoid(), truth).sum() / mean_count(candidates)}
+
+    def predict(self, dense: Maps, candidates: Candidates) -> ImageMasks:
+        """Mask probabilities in the frame of the network's input."""
+        return ImageMasks(self.logits(dense, candidates).sigmoid(), self.stride)
+
+
+def mean_count(candidates: Candidates) -> Float[Tensor, ""]:
+    """The number of candidates, averaged over processes and never below 1."""
+    return mean_over_ranks(torch.tensor(float(len(candidates)), device=candidates.image.device)).clamp(min=1)
+
+
+def drawn_masks(target: Targets) -> Bool[Tensor, "n h w"]:
+    """The masks of an image's objects.
+
+    Raises:
+        InputError: the data were read without masks.
+    """
+    if target.masks is None:
+        raise InputError("this model learns from masks and the data came without: set data.masks=true")
+    return target.masks
+
+
+def masks_of(candidates: Candidates, targets: tuple[Targets, ...], stride: int) -> Bool[Tensor, "n h w"]:
+    """The mask of each candidate's object at the middle pixel of every `stride` x `stride` cell."""
+    masks, first = joined([drawn_masks(target)[:, stride // 2 :: stride, stride // 2 :: stride] for target in targets])
+    assert candidates.target is not None
+    return masks[first[candidates.image] + candidates.target]
+
+
+def semantic_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...], stride: int) -> Float[Tensor, ""]:
+    """Focal loss of every place's class, over the number of places with one (5.2.3; settings of AdelaiDet)."""
+    labels = torch.stack([semantic_labels(target, stride) for target in targets])
+    count = mean_over_ranks((labels >= 0).sum().to(logits.dtype)).clamp(min=1)
+    return focal_loss(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()) / count
+
+
+def semantic_labels(target: Targets, stride: int) -> Int[Tensor, "h w"]:
+    """The class of the smallest object at the middle pixel of every cell; -1 where there is none."""
+    masks = drawn_masks(target)
+    area = masks.sum(dim=(1, 2)).float()
+    at = masks[:, stride // 2 :: stride, stride // 2 :: stride]
+    covered = torch.where(at, area[:, None, None], float("inf"))
+    nothing = covered.new_full((1, *covered.shape[1:]), float("inf"))
+    least, row = torch.cat([covered, nothing]).min(dim=0)
+    return torch.where(least.isinf(), -1, torch.cat([target.labels, target.labels.new_tensor([-1])])[row])

@@ -1,0 +1,38 @@
+"""Dynamic filters: small networks of 1x1 convolutions whose weights are data, different for each instance."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Layer = tuple[Float[Tensor, "n _ _"], Float[Tensor, "n _"]]
+
+
+def filter_count(channels: Sequence[int]) -> int:
+    """How many numbers such a network has: (10, 8, 8, 1) gives 80 + 64 + 8 weights and 8 + 8 + 1 biases, 169."""
+    return sum(c * out + out for c, out in pairwise(channels))
+
+
+def split_filters(parameters: Float[Tensor, "n p"], channels: Sequence[int]) -> list[Layer]:
+    """Weights and biases of each layer: thesis 002, 5.2.2.
+
+    Args:
+        parameters: all weights, layer by layer, each output's inputs together; then all biases.
+        channels: into the first layer, between layers, out of the last.
+    """
+    shapes = list(pairwise(channels))
+    parts = parameters.split([c * out for c, out in shapes] + [out for _, out in shapes], dim=1)
+    weights, biases = parts[: len(shapes)], parts[len(shapes) :]
+    shaped = (weight.unflatten(1, (out, c)) for weight, (c, out) in zip(weights, shapes, strict=True))
+    return list(zip(shaped, biases, strict=True))
+
+
+def apply_filters(maps: Float[Tensor, "n c h w"], layers: Sequence[Layer]) -> Float[Tensor, "n _ h w"]:
+    """Each instance's network on its own map, ReLU between layers; a layer is one batched product for all instances."""
+    height, width = maps.shape[2:]
+    x = maps.flatten(2)
+    for number, (weight, bias) in enumerate(layers):
+        x = torch.baddbmm(bias[:, :, None], weight, x if number == 0 else x.relu())
+    return x.unflatten(2, (height, width))
