@@ -12,6 +12,8 @@ from perpixel.ops.boxes import (
     decode_deltas,
     distances_to_sides,
     encode_deltas,
+    farthest_side,
+    nearest_side,
     overlap,
     pairwise_iou,
 )
@@ -84,3 +86,10 @@ def test_pairwise_iou_is_the_obvious_loop(rows):
             union = len(cells[0] | cells[1])
             expected = len(cells[0] & cells[1]) / union if union else 0
             assert abs(found[i, j].item() - expected) < 1e-6
+
+
+def test_nearest_and_farthest_side_are_the_extremes_of_all_four():
+    points, boxes = torch.rand(30, 2) * 50, torch.rand(7, 4) * 50
+    sides = distances_to_sides(points[:, None], boxes[None])
+    assert torch.equal(nearest_side(points, boxes), sides.amin(dim=-1))
+    assert torch.equal(farthest_side(points, boxes), sides.amax(dim=-1))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from perpixel.ops.boxes import box_area, distances_to_sides, pairwise_iou
+from perpixel.ops.boxes import box_area, farthest_side, nearest_side, pairwise_iou
 
 BACKGROUND, IGNORED = -1, -2
 LevelRule = Literal["distance", "fpn", "area", "side"]
@@ -28,10 +28,11 @@ def inside_sampling_region(
         boxes, centers: the objects; a centre of NaN attracts no point.
         radius: half the side of the sampling square in strides, None for the whole box (the conference version).
     """
-    inside = distances_to_sides(points[:, None], boxes[None]).amin(dim=-1) > 0
+    inside = nearest_side(points, boxes) > 0
     if radius is None:
         return inside
-    reach = (points[:, None] - centers[None]).abs().amax(dim=-1)
+    (x, y), (center_x, center_y) = points.T[:, :, None], centers.T[:, None]
+    reach = torch.maximum((x - center_x).abs(), (y - center_y).abs())
     return inside & (reach < radius * strides[:, None])
 
 
@@ -64,7 +65,7 @@ class LevelRanges:
             number = strides.log2()
             return number[:, None] == wanted.clamp(number.min(), number.max())[None]
         if self.rule == "distance":
-            size = distances_to_sides(points[:, None], boxes[None]).amax(dim=-1)
+            size = farthest_side(points, boxes)
         else:
             size = (side.prod(dim=-1).sqrt() if self.rule == "area" else side.amax(dim=-1))[None] / 2
         lower = points.new_tensor([-1.0, *self.limits])[levels][:, None]
@@ -112,7 +113,7 @@ def ignore_crowds(
     """Background locations inside a crowd region become `IGNORED`: what they show is neither truth nor background."""
     if crowds is None:
         return matched
-    inside = (distances_to_sides(points[:, None], crowds[None]) > 0).all(dim=-1).any(dim=1)
+    inside = (nearest_side(points, crowds) > 0).any(dim=1)
     return torch.where((matched == BACKGROUND) & inside, IGNORED, matched)
 
 
