@@ -24,9 +24,9 @@ def pairwise_iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tens
 
 def pairwise_intersection(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
     """Area shared by every box of `a` with every box of `b`."""
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (high - low).clamp(min=0).prod(dim=-1)
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.T[:, :, None], b.T[:, None]
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    return width * (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
 
 
 def overlap(
