@@ -11,6 +11,7 @@ from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.ops.boxes import pairwise_iou
+from perpixel.ops.masks import resize_image_masks
 from perpixel.recipes import all_recipes, get_recipe
 from perpixel.structures import Batch, Targets
 
@@ -25,6 +26,15 @@ def shrunk(model: DetectorConfig) -> DetectorConfig:
     return replace(model, backbone=tiny, neck=replace(model.neck, channels=64))
 
 
+def filled(boxes, size):
+    """Every pixel whose centre lies in the box, and the mean of their indices."""
+    y, x = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size), indexing="ij")
+    inside = [(x > x1) & (x < x2) & (y > y1) & (y < y2) for x1, y1, x2, y2 in boxes]
+    masks = torch.stack(inside) if inside else torch.zeros(0, *size, dtype=torch.bool)
+    centers = [mask.nonzero().float().mean(dim=0).flip(0) for mask in masks]
+    return masks, torch.stack(centers) if centers else torch.zeros(0, 2)
+
+
 def batch_of(objects):
     generator = torch.Generator().manual_seed(sum(objects))
     targets = []
@@ -32,7 +42,8 @@ def batch_of(objects):
         low = torch.rand(count, 2, generator=generator) * 40
         size = 10 + torch.rand(count, 2, generator=generator) * 40
         boxes = torch.cat([low, low + size], dim=1)
-        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator)))
+        masks, centers = filled(boxes, (96, 96))
+        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator), masks, centers))
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
     return Batch(images, ((96, 96), (90, 80)), ((96, 96),) * 2, tuple(targets))
 
@@ -59,6 +70,7 @@ def test_a_tiny_one_trains_and_predicts(name):
     assert losses["box"] == 0 and losses["class"] > 0
     found = model.eval().predict(replace(batch, targets=None))
     assert len(found) == 2 and all(torch.isfinite(f.boxes).all() for f in found)
+    assert all((f.masks is not None) == (model.instance_head is not None) for f in found)
 
 
 def test_losses_are_float32_under_autocast():
@@ -87,11 +99,12 @@ def test_settings_that_do_not_fit_together_are_said_in_a_sentence(change):
         model.build(classes=2)
 
 
-@pytest.mark.parametrize("name", ["fcos_mobilenetv2", "retinanet_mobilenetv2"])
+@pytest.mark.parametrize("name", ["fcos_mobilenetv2", "retinanet_mobilenetv2", "condinst_mobilenetv2"])
 def test_it_learns(name):
     """One picture of bright squares on a dark ground, until a tiny detector finds each.
 
-    The best box of each class overlaps its square by more than 0.7; every sure one is a square of the right class.
+    The best box of each class overlaps its square by more than 0.7, its mask by more than 0.8; every sure one is a square of
+    the right class.
     """
     torch.manual_seed(0)
     model = shrunk(get_recipe(name).model).build(classes=2).train()
@@ -101,7 +114,8 @@ def test_it_learns(name):
         image[label * 2, y1:y2, x1:x2] = 220
     batch = Batch(torch.stack([image, image.flip(2)]), ((96, 96),) * 2)
     flipped = torch.stack([96 - boxes[:, 2], boxes[:, 1], 96 - boxes[:, 0], boxes[:, 3]], dim=1)
-    batch = replace(batch, targets=(Targets(boxes, labels), Targets(flipped, labels)))
+    targets = tuple(Targets(b, labels, *filled(b, (96, 96))) for b in (boxes, flipped))
+    batch = replace(batch, targets=targets)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(80):
         optimizer.zero_grad()
@@ -111,6 +125,11 @@ def test_it_learns(name):
     for label in (0, 1):
         best = found.boxes[found.labels == label][0]
         assert pairwise_iou(best[None], boxes[label][None]) > 0.7
+        if found.masks is not None:
+            row = torch.nonzero(found.labels == label)[0]
+            mask = resize_image_masks(found.masks.rows(row).values, found.masks.stride, (96, 96), (96, 96))[0]
+            truth = targets[0].masks[label]
+            assert (mask & truth).sum() / (mask | truth).sum() > 0.8
     sure = found.scores > 0.5
     nearest = pairwise_iou(found.boxes[sure], boxes).max(dim=1)
     assert (nearest.values > 0.5).all() and torch.equal(nearest.indices, found.labels[sure])
