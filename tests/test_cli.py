@@ -1,6 +1,7 @@
 """The commands as a user types them, on synthetic shapes and a network of a few layers: exit status, files, messages."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,24 @@ def test_settings_may_follow_options(tmp_path):
     out = tmp_path / "run"
     assert main(["train", "fcos_shapes", "--out", str(out), "data.train=shapes:4:0", *TINY, "training.steps=2"]) == 0
     assert json.loads((out / "recipe.json").read_text())["recipe"]["training"]["steps"] == 2
+
+
+def test_skip_bad_goes_on_and_lists(photos, tmp_path, capsys):
+    """One of two pictures is broken: training and evaluation go on with the other and name the broken one."""
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    sorted((data / "images").iterdir())[0].write_bytes(b"not a picture")
+    sources = [f"data.train={data}/instances.json", f"data.val={data}/instances.json"]
+    tiny = [setting for setting in TINY if not setting.startswith("data.val")]
+    out = tmp_path / "run"
+    command = ["train", "fcos_shapes", *sources, *tiny, "data.group_by_shape=false"]
+    assert main([*command, "--out", str(tmp_path / "strict")]) == 2
+    assert "000000.png" in capsys.readouterr().err
+    assert main([*command, "--skip-bad", "--out", str(out)]) == 0
+    assert "000000.png" in (out / "skipped.txt").read_text()
+    assert "skipped.txt" in capsys.readouterr().out
+    assert main(["evaluate", str(out / "last.safetensors"), "--skip-bad"]) == 0
+    assert "000000.png" in capsys.readouterr().out
 
 
 def test_resume_of_a_finished_run_changes_nothing(run_folder):

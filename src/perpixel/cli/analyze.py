@@ -2,13 +2,14 @@
 
 import argparse
 
-from perpixel.cli.settings import add_settings, with_settings
+from perpixel.cli.settings import add_settings, add_skip_bad, with_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("recipe", help="a name from `perpixel list`; its head and test size are analysed")
     add_settings(parser)
+    add_skip_bad(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from perpixel.cli.settings import add_device, add_settings, chosen_device, with_settings
+from perpixel.cli.settings import add_device, add_settings, add_skip_bad, chosen_device, with_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("checkpoint", help="a .safetensors file of perpixel")
     add_settings(parser)
+    add_skip_bad(parser)
     parser.add_argument("--out", type=Path, help="folder for metrics.json, results.json and gallery.html")
     parser.add_argument("--max-detections", type=int, help="best results counted an image (default: COCO's 100)")
     parser.add_argument("--batch-size", type=int, default=1, help="images computed at once (default: 1)")

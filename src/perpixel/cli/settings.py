@@ -18,6 +18,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=SETTINGS_HELP)
 
 
+def add_skip_bad(parser: argparse.ArgumentParser) -> None:
+    """Adds `--skip-bad`, short for ``data.skip_bad=true``."""
+    parser.add_argument(
+        "--skip-bad",
+        dest="settings",
+        action="append_const",
+        const="data.skip_bad=true",
+        help="go on without bad images and annotations, and list them",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds the choice of a device."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; the first GPU if there is one, else the processor")

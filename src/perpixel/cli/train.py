@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from perpixel.cli.settings import add_device, add_settings, with_settings
+from perpixel.cli.settings import add_device, add_settings, add_skip_bad, with_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("recipe", help="a name from `perpixel list`")
     add_settings(parser)
+    add_skip_bad(parser)
     parser.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE by default")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder where it stopped")
     add_device(parser)
