@@ -34,10 +34,15 @@ PIXELS = Pixels(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 
 @dataclass(frozen=True)
 class TorchvisionFCOS(ModelConfig):
-    """torchvision's FCOS, head and losses untouched, on our backbone with torchvision's own pyramid."""
+    """torchvision's FCOS, head and losses untouched, on our backbone with torchvision's own pyramid.
+
+    Its regressor starts at boxes of almost no size behind a ReLU, whose IoU has almost no gradient; in a short run it may never
+    leave them (box loss 1.000). `bias` starts every side at that many strides, so that the comparison is one of detectors.
+    """
 
     backbone: Backbone
     channels: int = 128
+    bias: float = 0.0
 
     def build(self, classes: int) -> Model:
         return TorchvisionModel(self, classes)
@@ -62,6 +67,7 @@ class TorchvisionModel(Model):
         self.net = TorchvisionFCOSModule(
             Pyramid(config), classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, score_thresh=0.05, _skip_resize=True
         )
+        nn.init.constant_(self.net.head.regression_head.bbox_reg.bias, config.bias)
 
     def images(self, batch: Batch) -> list[torch.Tensor]:
         normalized = PIXELS.normalize(batch.images, batch.sizes)
@@ -85,8 +91,8 @@ def recipe_of(model: str, data: DataConfig, weights: Path, steps: int, batch_siz
     backbone = Backbone("mobilenetv2_100", weights=str(weights), frozen_stages=0)
     own = get_recipe("retinanet_mobilenetv2" if model == "retinanet" else "fcos_mobilenetv2")
     config = replace(own.model, backbone=backbone, pixels=PIXELS)
-    if model == "torchvision":
-        config = TorchvisionFCOS(backbone)
+    if model.startswith("torchvision"):
+        config = TorchvisionFCOS(backbone, bias=1.0 if model == "torchvision_bias1" else 0.0)
     training = replace(own.training, steps=steps, batch_size=batch_size, evaluate_every=None, save_every=steps)
     return Recipe(f"{model}_mobilenetv2", config, data, training)
 
@@ -114,7 +120,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["bccd", "person"])
-    parser.add_argument("--models", nargs="+", default=["fcos", "retinanet", "torchvision"])
+    parser.add_argument("--models", nargs="+", default=["fcos", "retinanet", "torchvision", "torchvision_bias1"])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--short-side", type=int, default=416)
