@@ -20,6 +20,7 @@ from perpixel.engine.convert.infer import infer_config
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
+from perpixel.models.boxinst import BoxInst
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
@@ -50,6 +51,7 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
         ("adet_FCOS_RT_MS_R_50_4x_syncbn", "adelaidet", 80, 0, 0),
         ("adet_CondInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
         ("adet_CondInst_MS_R_50_3x_sem", "adelaidet", 80, 0, 0),
+        ("adet_BoxInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
         ("d2_fcos_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("d2_retinanet_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("tv_fcos_resnet50_fpn", "torchvision", 91, 0, 0),
@@ -88,6 +90,7 @@ def test_settings_of_condinst():
     assert isinstance(plain.head, FCOS)
     assert (plain.head.center, plain.selection.threshold_on) == ("mask", "product")
     assert convert_checkpoint(zeros("adet_CondInst_MS_R_50_3x_sem")[0]).config.instance == CondInst(semantic=True)
+    assert convert_checkpoint(zeros("adet_BoxInst_MS_R_50_1x")[0]).config.instance == BoxInst()
 
 
 @pytest.mark.parametrize("channels", [8, 16])

@@ -12,19 +12,21 @@ from torch import Tensor
 from perpixel.engine.convert import Conversion, convert_checkpoint
 from perpixel.engine.convert.detect import detect_layout
 from perpixel.engine.instances import Instances
+from perpixel.models.boxinst import BoxInstHead
 from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
 from perpixel.nn.renaming import renamed
 from perpixel.structures import Batch, DenseOutputs, Matches, Targets, pad_images
 
 from . import deterministic
-from .masks import mass_centers, whole_masks, wrong_pixels
+from .masks import box_pixels, mass_centers, whole_masks, wrong_pixels
 from .masks import stages as mask_stages
 from .reference import GOLDEN, Agreement, Reference, pair_detections
 
 MODELS = (
     "adet_FCOS_R_50_1x",
     "adet_CondInst_MS_R_50_1x",
+    "adet_BoxInst_MS_R_50_1x",
     "d2_retinanet_R_50_FPN_1x",
     "tv_fcos_resnet50_fpn",
     "tv_retinanet_resnet50_fpn",
@@ -77,6 +79,8 @@ class Case:
                 boxes = torch.from_numpy(inputs[f"{number}/boxes"]).to(kind)
                 labels = torch.from_numpy(inputs[f"{number}/classes"]).long()
                 masks = torch.from_numpy(inputs[f"{number}/masks"]).bool()
+                if isinstance(self.model.instance_head, BoxInstHead):
+                    masks = box_pixels(boxes, (image.shape[1], image.shape[2]))
                 sizes.append((image.shape[1], image.shape[2]))
                 if self.torchvision:
                     image, boxes = torchvision_resize(image.to(kind), boxes)
@@ -194,7 +198,10 @@ class Case:
         batch = self.batch(0, 1)
         matches = self.model.box_head.assign(self.model.box_head.locate(SHAPES), batch.truth())
         out = self._measure_targets(matches, batch)
-        out += self._measure_losses(self._step(batch))
+        # BoxInst was run at two steps, of which the last one's gradients were kept.
+        for step in self.reference.meta["train"]:
+            now = replace(batch, progress=int(step.removeprefix("iter")))
+            out += self._measure_losses(step, self._step(now))
         out += self._measure_statistics()
         if self.precision == torch.float64:
             self.model.double()
@@ -250,12 +257,12 @@ class Case:
         error = np.abs(values.numpy() - wanted).max() / np.abs(wanted).max()
         return [Measured(name, "labels", wrong, 0, "count"), Measured(name, "box targets", float(error), 1e-4)]
 
-    def _measure_losses(self, losses: dict[str, Tensor]) -> list[Measured]:
-        """In the references' order: class, box, centre-ness."""
-        stored = self.reference.meta["train"]["iter0"]["losses"]
+    def _measure_losses(self, step: str, losses: dict[str, Tensor]) -> list[Measured]:
+        """In the references' order: class, box, centre-ness, masks."""
+        stored = self.reference.meta["train"][step]["losses"]
         assert len(stored) == len(losses)
         return [
-            Measured(self.reference.name, f"loss {key}", abs(losses[key].item() / value - 1), 1e-4)
+            Measured(self.reference.name, f"loss {key} {step}", abs(losses[key].item() / value - 1), 1e-4)
             for key, value in zip(losses, stored.values(), strict=True)
         ]
 

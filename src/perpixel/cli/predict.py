@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder to write to (default: predictions)"
     )
-    parser.add_argument("--score", type=float, default=0.3, help="smallest score kept (default: 0.3)")
+    parser.add_argument("--score", type=float, default=0.5, help="smallest score kept (default: 0.5)")
     add_device(parser)
 
 

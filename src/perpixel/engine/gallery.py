@@ -167,7 +167,7 @@ def write_gallery(
     items: Iterable[GalleryItem],
     title: str,
     metrics: Mapping[Any, Metrics] | None = None,
-    score: float = 0.3,
+    score: float = 0.5,
     notes: Sequence[str] = (),
 ) -> Path:
     """Writes the page as one self-contained file, photos embedded.

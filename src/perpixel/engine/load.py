@@ -26,7 +26,7 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Predicto
 
 
 def predict(
-    path: str | Path, source: Anything, score: float = 0.3, device: torch.device | str | None = None
+    path: str | Path, source: Anything, score: float = 0.5, device: torch.device | str | None = None
 ) -> Instances | list[Instances] | Iterator[Instances]:
     """What the model of a checkpoint finds in `source`; see `Predictor.predict`. To predict often, `load` once."""
     return load(path, device).predict(source, score)

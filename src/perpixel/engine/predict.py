@@ -49,7 +49,7 @@ class Predictor:
         self.skeleton = skeleton
 
     def predict(
-        self, source: Anything, score: float = 0.3, batch_size: int = 1
+        self, source: Anything, score: float = 0.5, batch_size: int = 1
     ) -> Instances | list[Instances] | Iterator[Instances]:
         """What is in `source`.
 
@@ -72,7 +72,7 @@ class Predictor:
             return next(stream)
         return [found.without_image() for found in stream]
 
-    def stream(self, source: Anything, score: float = 0.3, batch_size: int = 1) -> Iterator[Instances]:
+    def stream(self, source: Anything, score: float = 0.5, batch_size: int = 1) -> Iterator[Instances]:
         """What is in each photo or frame of `source`, in order, with bounded memory; each holds its pixels.
 
         Raises:
@@ -82,7 +82,7 @@ class Predictor:
             (frame for item in list_sources(source) for frame in item.frames()), score, batch_size
         )
 
-    def stream_frames(self, frames: Iterable[Frame], score: float = 0.3, batch_size: int = 1) -> Iterator[Instances]:
+    def stream_frames(self, frames: Iterable[Frame], score: float = 0.5, batch_size: int = 1) -> Iterator[Instances]:
         """The same for frames already read."""
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} is not a positive number of photos")
@@ -95,7 +95,7 @@ class Predictor:
         if waiting:
             yield from self.predict_frames(waiting, score)
 
-    def predict_frames(self, frames: Sequence[Frame], score: float = 0.3) -> list[Instances]:
+    def predict_frames(self, frames: Sequence[Frame], score: float = 0.5) -> list[Instances]:
         """What is in each of several frames, computed at once."""
         prepared = [prepare_image(frame.image, self.test_size) for frame in frames]
         batch = Batch(
@@ -151,7 +151,7 @@ def predict_to_folder(
     predictor: Predictor,
     source: Anything,
     out: str | Path,
-    score: float = 0.3,
+    score: float = 0.5,
     category_ids: Sequence[int] | None = None,
     gallery: int = 200,
     style: Style | None = None,

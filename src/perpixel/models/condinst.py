@@ -69,10 +69,6 @@ class CondInst(InstanceHeadConfig):
 
     def build(self, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int) -> "CondInstHead":
         """The head for pyramid maps of `channels` and tower maps of `tower_channels` channels at `strides`."""
-        if not 1 <= self.mask_levels <= len(strides):
-            raise InputError(
-                f"model.instance.mask_levels={self.mask_levels} is not between 1 and {len(strides)} levels"
-            )
         return CondInstHead(self, channels, tower_channels, strides, classes)
 
 
@@ -89,6 +85,10 @@ class CondInstHead(InstanceHead):
 
     def __init__(self, config: CondInst, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int):
         super().__init__()
+        if not 1 <= config.mask_levels <= len(strides):
+            raise InputError(
+                f"model.instance.mask_levels={config.mask_levels} is not between 1 and {len(strides)}, the pyramid's levels"
+            )
         self.config = config
         self.mask_stride = strides[0]
         self.stride = strides[0] // config.upsampling

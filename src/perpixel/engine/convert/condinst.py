@@ -1,4 +1,4 @@
-"""CondInst of AdelaiDet: its FCOS, a mask branch and the controller."""
+"""CondInst and BoxInst of AdelaiDet: its FCOS, a mask branch and the controller. They differ in nothing but the loss."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -34,5 +34,9 @@ ADELAIDET_CONDINST = Layout(
     adapt=ADELAIDET.adapt,
     # The divisors of the coordinates are 8 strides; the step that BoxInst's warm-up has reached is the run's own.
     unused=(*PIXEL_STATISTICS, "mask_head.sizes_of_interest", "mask_head._iter"),
-    notes=ADELAIDET.notes,
+    notes=(
+        *ADELAIDET.notes,
+        "16 mask channels are taken as BoxInst, which matters for further training only; if it was CondInst: "
+        "model.instance.kind=CondInst model.instance.mask_channels=16",
+    ),
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from perpixel.errors import InputError
+from perpixel.models.boxinst import BoxInst
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
@@ -137,8 +138,9 @@ def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
     branch = "instance_head.mask_branch"
     convs = _count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
     channels, mask_width = weights[f"{branch}.tower.{convs}.weight"].shape[:2]
+    kind = BoxInst() if channels == BoxInst().mask_channels else base
     found = replace(
-        base,
+        kind,
         mask_channels=channels,
         mask_levels=_count(weights, rf"{branch}\.refine\.(\d+)\.0\.weight"),
         mask_convs=convs,
