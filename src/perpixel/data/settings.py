@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perpixel.config import ConfigError, from_dict, load_yaml
+from perpixel.config import ConfigError, from_dict
 from perpixel.data.text import read_yaml
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from perpixel.config import load_yaml
 from perpixel.errors import InputError
 
 
@@ -29,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, is not YAML, or holds something else than settings by name.
     """
     try:
-        values = yaml.safe_load(read_text(path))
+        values = load_yaml(read_text(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
