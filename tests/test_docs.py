@@ -23,6 +23,8 @@ from perpixel.cli.settings import with_settings
 from perpixel.config import from_dict, override, to_dict
 from perpixel.data.settings import DataConfig
 from perpixel.engine.recipe import Recipe
+from perpixel.models.boxinst import BoxInst
+from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
@@ -119,9 +121,10 @@ def known_settings() -> set[str]:
             if isinstance(value, dict):
                 yield from walk(value, f"{prefix}{name}.")
 
-    heads = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
-    known = {path for model in heads for path in walk(to_dict(Recipe("any", model)))}
-    return known | {"model.instance.kind", "model.instance.width"}
+    models = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
+    policies = (RandomPositives(), BestPositives())
+    models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
+    return {path for model in models for path in walk(to_dict(Recipe("any", model)))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -222,7 +225,7 @@ def test_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("method", ["fcos", "retinanet"])
+@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst"])
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
