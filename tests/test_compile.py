@@ -1,0 +1,30 @@
+"""`forward` of every method traces as one graph, so it compiles; in a process of its own, where no shape checks break the trace."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import torch
+from dataclasses import replace
+from perpixel.nn.backbones import Backbone
+from perpixel.recipes import all_recipes, get_recipe
+
+tiny = Backbone("test_resnet", weights=None, norm="train", frozen_stages=0)
+names = [name for name in all_recipes() if name.endswith("_mobilenetv2")]
+assert len(names) >= 2, names
+for name in names:
+    model = replace(get_recipe(name).model, backbone=tiny).build(classes=3).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        outputs, _ = torch.compile(model, backend="eager", fullgraph=True)(images)
+        expected, _ = model(images)
+    torch.testing.assert_close(outputs.logits, expected.logits)
+    torch.testing.assert_close(outputs.boxes, expected.boxes)
+    print(name)
+"""
+
+
+def test_forward_is_one_static_graph():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "fcos_mobilenetv2" in done.stdout and "retinanet_mobilenetv2" in done.stdout
