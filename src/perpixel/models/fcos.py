@@ -36,6 +36,9 @@ class FCOS(BoxHeadConfig):
         norm: of the towers (table 3.5).
         deformable: the last convolution of either tower is deformable (3.3.3).
         level_scales: one learnable factor a level on the distances.
+        initial_distance: every side's distance at the start of training, in strides. At the references' 0 half of all boxes have
+            no size, and the IoU of such a box has almost no gradient: a long training leaves that start behind, a short one loses
+            by it.
         activation: what makes the distances positive: `relu`, in strides (eq. 3.1), or `exp`, in pixels (the conference
             version and mmdetection's default).
         quality: what the extra branch predicts: centre-ness, the IoU of the predicted box, nothing, or centre-ness computed
@@ -62,6 +65,7 @@ class FCOS(BoxHeadConfig):
     norm: HeadNorm = "group"
     deformable: bool = False
     level_scales: bool = True
+    initial_distance: float = 0.0
     activation: Literal["relu", "exp"] = "relu"
     quality: Literal["centerness", "iou", "none", "from_box"] = "centerness"
     quality_loss: Literal["bce", "l1"] = "bce"
@@ -100,7 +104,7 @@ class FCOSHead(BoxHead):
         self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable)
         self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable)
         self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
-        self.distances = head_conv(channels, 4)
+        self.distances = head_conv(channels, 4, bias=config.initial_distance)
         self.quality = head_conv(channels, 1) if config.quality in ("centerness", "iou") else None
         self.scales = nn.ModuleList(Scale() if config.level_scales else nn.Identity() for _ in strides)
         self.positive_count = PositiveCount(config.normalization, config.normalization_start)

@@ -182,7 +182,7 @@ def fcos_mobilenetv2() -> Recipe:
 
     perpixel train fcos_mobilenetv2 data=my.yaml
     """
-    return Recipe("fcos_mobilenetv2", small_detector(FCOS()), SMALL_DATA, SMALL_TRAINING)
+    return Recipe("fcos_mobilenetv2", small_detector(FCOS(initial_distance=1.0)), SMALL_DATA, SMALL_TRAINING)
 
 
 def _twice(name: str, backbone: Backbone, head: FCOS | None = None) -> Recipe:

@@ -18,7 +18,7 @@ def fcos_shapes() -> Recipe:
     model = DetectorConfig(
         backbone=Backbone("regnetx_002", weights=None, norm="train", frozen_stages=0),
         neck=FPN(channels=64, top_levels=0),
-        head=FCOS(class_convs=2, box_convs=2, levels=LevelRanges((32.0, 64.0))),
+        head=FCOS(class_convs=2, box_convs=2, initial_distance=1.0, levels=LevelRanges((32.0, 64.0))),
     )
     data = DataConfig(
         train="shapes:2000:0",
