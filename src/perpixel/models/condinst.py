@@ -25,8 +25,8 @@ from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at
 from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
 
-CHUNK_BYTES = 256 * 2**20
-"""Memory for what the mask networks hold at any time, beside their results."""
+CHUNK_BYTES = 32 * 2**20
+"""Memory for what the mask networks hold at any time, beside their results; more is slower (benchmarks/masks.py)."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,18 @@ def patches_at(
     reach = torch.arange(size, device=maps[0].device) - size // 2
     for level, values in enumerate(maps):
         rows = torch.nonzero(candidates.level == level).squeeze(1)
-        width = values.shape[3]
+        height, width = values.shape[2:]
         y, x = candidates.cell[rows] // width, candidates.cell[rows] % width
-        padded = F.pad(values, [size // 2] * 4)
-        near_y = (y[:, None] + reach + size // 2)[:, :, None]
-        near_x = (x[:, None] + reach + size // 2)[:, None, :]
-        # Advanced indices around a slice come first: (rows, s, s, c).
-        found = padded[candidates.image[rows][:, None, None], :, near_y, near_x]
+        near_y, near_x = (y[:, None] + reach)[:, :, None], (x[:, None] + reach)[:, None, :]
+        inside = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
+        # The map itself is read, not a padded copy. Advanced indices around a slice come first: (rows, s, s, c).
+        at = (
+            candidates.image[rows][:, None, None],
+            slice(None),
+            near_y.clamp(0, height - 1),
+            near_x.clamp(0, width - 1),
+        )
+        found = torch.where(inside[..., None], values[at], 0)
         patches = patches.index_copy(0, rows, found.permute(0, 3, 1, 2).to(patches.dtype))
     return patches
 
