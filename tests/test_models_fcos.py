@@ -162,3 +162,11 @@ def test_the_branch_reads_the_tower_it_is_told():
 def test_limits_must_fit_the_pyramid():
     with pytest.raises(InputError, match="needs 4 numbers for 5 pyramid levels"):
         FCOS(levels=ONE_LEVEL).build(32, (8, 16, 32, 64, 128), 1)
+
+
+def test_training_may_start_at_boxes_of_a_size():
+    """With the last layer's weights at nothing, every box is the starting distance in all directions: half, or two strides."""
+    for start in (0.5, 2.0):
+        head = head_of(FCOS(initial_distance=start, norm="none"))
+        torch.nn.init.zeros_(head.distances.weight)
+        assert head((torch.randn(1, 32, 1, 1),)).boxes[0].tolist() == [[4 - 8 * start] * 2 + [4 + 8 * start] * 2]
