@@ -36,11 +36,9 @@ class FCOS(BoxHeadConfig):
         norm: of the towers (table 3.5).
         deformable: the last convolution of either tower is deformable (3.3.3).
         level_scales: one learnable factor a level on the distances.
-        initial_distance: every side's distance at the start of training, in strides (with `relu`). At the references' 0 half of all boxes have
-            no size, and the IoU of such a box has almost no gradient: a long training leaves that start behind, a short one loses
-            by it.
-        activation: what makes the distances positive: `relu`, in strides (eq. 3.1), or `exp`, in pixels (the conference
-            version and mmdetection's default).
+        initial_distance: every side's distance at the start of training, in strides (with `relu`). At the references' 0 half of
+            all boxes have no size, and the IoU of such a box has almost no gradient: a long training leaves that start behind, a
+            short one loses by it.
         quality: what the extra branch predicts: centre-ness, the IoU of the predicted box, nothing, or centre-ness computed
             from the predicted distances without a branch (table 3.4, dagger).
         quality_loss: of the branch (table 3.4).
