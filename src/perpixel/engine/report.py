@@ -56,7 +56,7 @@ def evaluate_checkpoint(
             "data.val is not set: name the annotations to evaluate on, such as data.val=instances_val.json"
         )
     dataset = open_dataset(data.val, data.val_images, classes=checkpoint.class_names, skip_bad=data.skip_bad)
-    model = build_model(checkpoint).to(device)
+    model = build_model(replace(checkpoint, recipe=recipe)).to(device)
     if views is not None:
         # The views are made from the batch's images: read them at the largest size, one at a time.
         data = replace(data, test=TestSize(max(views.short_sides), views.max_side))
