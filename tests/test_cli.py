@@ -168,7 +168,8 @@ def test_evaluate_and_its_files(run_folder, tmp_path, capsys):
     assert "bbox/AP" in numbers["summary"] and (out / "gallery.html").exists() and (out / "results.json").exists()
     assert main(["evaluate", str(run_folder / "last.safetensors"), "--augmented", "96", "128"]) == 0
     # Settings of the model count too: nothing scores above 1, so nothing is found.
-    assert main(["evaluate", str(run_folder / "last.safetensors"), "model.selection.threshold=1.0", "--out", str(out)]) == 0
+    nothing = "model.selection.threshold=1.0"
+    assert main(["evaluate", str(run_folder / "last.safetensors"), nothing, "--out", str(out)]) == 0
     assert json.loads((out / "results.json").read_text()) == []
 
 

@@ -1,4 +1,7 @@
-"""`forward` of every method traces as one graph, so it compiles; in a process of its own, where no shape checks break the trace."""
+"""`forward` of every method traces as one graph, so it compiles.
+
+In a process of its own, where no shape checks break the trace.
+"""
 
 import subprocess
 import sys
