@@ -91,6 +91,8 @@ def recipe_of(model: str, data: DataConfig, weights: Path, steps: int, batch_siz
     backbone = Backbone("mobilenetv2_100", weights=str(weights), frozen_stages=0)
     own = get_recipe("retinanet_mobilenetv2" if model == "retinanet" else "fcos_mobilenetv2")
     config = replace(own.model, backbone=backbone, pixels=PIXELS)
+    if model == "fcos_plain_box_loss":  # torchvision's: GIoU unsmoothed, every positive weighs the same
+        config = replace(config, head=replace(config.head, iou_smoothing=0.0, box_weight="none"))
     if model.startswith("torchvision"):
         config = TorchvisionFCOS(backbone, bias=1.0 if model == "torchvision_bias1" else 0.0)
     training = replace(own.training, steps=steps, batch_size=batch_size, evaluate_every=None, save_every=steps)
