@@ -91,7 +91,7 @@ def test_factor_stays_between_0_and_1_and_falls_after_warm_up(schedule: str, ste
         ),
         ("milestones=[60000, 80000]", r"fractions of steps, between 0 and 1: write \[0.6667, 0.8889\]"),
         ("accumulate=3", "batch_size=16 does not divide into accumulate=3 parts"),
-        ("optimizer=adam", "optimizer='adam' does not fit: it takes 'sgd' | 'adamw'"),
+        ("optimizer=lamb", "optimizer='lamb' does not fit: it takes 'sgd' | 'adam' | 'adamw'"),
     ],
 )
 def test_impossible_settings_are_refused(setting: str, sentence: str):
@@ -140,7 +140,7 @@ def test_groups_decay_and_learn_as_set():
         build_optimizer(Mixed().requires_grad_(False), training)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_optimizer_state_round_trip(kind: str):
     """A copy with the state takes the very same next step; without the state it does not."""
 
@@ -161,6 +161,22 @@ def test_optimizer_state_round_trip(kind: str):
     expected = step(first, one, 2.0)
     assert torch.equal(step(second, two, 2.0), expected)
     assert not torch.equal(step(third, three, 2.0), expected)
+
+
+def test_the_three_optimizers_differ():
+    """A weight of 1, no gradient, decay 0.5, rate 0.1.
+
+    SGD 1 - 0.1 x 0.5; Adam 1 - 0.1, its first step has the rate's size; AdamW 1 x (1 - 0.1 x 0.5).
+    """
+    after = {}
+    for kind in ("sgd", "adam", "adamw"):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(model.weight)
+        optimizer = build_optimizer(model, Training(optimizer=kind, learning_rate=0.1, weight_decay=0.5))
+        model.weight.grad = torch.zeros(1, 1)
+        optimizer.step()
+        after[kind] = model.weight.item()
+    assert after == pytest.approx({"sgd": 0.95, "adam": 0.9, "adamw": 0.95}, abs=1e-6)
 
 
 def test_foreign_optimizer_state_is_named():

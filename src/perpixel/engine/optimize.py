@@ -56,6 +56,8 @@ def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
             )
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=training.momentum)
+    if training.optimizer == "adam":
+        return torch.optim.Adam(groups, betas=training.betas)
     return torch.optim.AdamW(groups, betas=training.betas)
 
 

@@ -16,12 +16,12 @@ class Training:
         steps: updates in all.
         batch_size: images a step, over all processes together.
         accumulate: parts that a process takes its share of a step's images in, to save memory; a loss's normaliser sees one.
-        optimizer: stochastic gradient descent with momentum, or AdamW.
+        optimizer: stochastic gradient descent with momentum, Adam (weight decay enters its gradients), or AdamW (it does not).
         learning_rate: before warm-up and decay.
         scale_learning_rate_to: the linear rule: the batch size for which `learning_rate` was chosen; it is multiplied by
             batch_size / scale_learning_rate_to. None takes `learning_rate` as it is.
         momentum: of sgd.
-        betas: of adamw.
+        betas: of adam and adamw.
         weight_decay: of weights that are neither a normalisation's nor a bias.
         weight_decay_norm: of scales and shifts of normalisation layers; None: as weight_decay.
         weight_decay_bias: of other biases; None: as weight_decay.
@@ -50,7 +50,7 @@ class Training:
     steps: int = 90_000
     batch_size: int = 16
     accumulate: int = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = 0.01
     scale_learning_rate_to: int | None = None
     momentum: float = 0.9
