@@ -22,13 +22,14 @@ from perpixel.cli import main as command_line
 from perpixel.cli.settings import with_settings
 from perpixel.config import from_dict, override, to_dict
 from perpixel.data.settings import DataConfig
+from perpixel.engine.ablation import choose_rows
 from perpixel.engine.recipe import Recipe
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
-from perpixel.recipes import all_recipes, get_recipe
+from perpixel.recipes import all_recipes, get_recipe, get_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -97,6 +98,10 @@ def test_commands(arguments, monkeypatch):
     assert arguments[0] in command_line.COMMANDS
     found = parsed(arguments, monkeypatch)
     recipe = {"demo": "fcos_shapes", "evaluate": "fcos_mobilenetv2"}.get(arguments[0]) or getattr(found, "recipe", None)
+    if arguments[0] == "ablate" and found.table is not None:
+        table = get_table(found.table)
+        recipe = found.recipe or table.recipe
+        assert choose_rows(table, found.rows or ())
     if arguments[0] == "convert":
         override(Recipe("converted", DetectorConfig()), found.settings)
     elif recipe is not None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a recipe on your data",
     "predict": "find objects in pictures, folders, videos",
     "evaluate": "measure a checkpoint on annotated images",
+    "ablate": "train the rows of a paper's table and print them beside the paper's",
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",

@@ -1,4 +1,4 @@
-"""Published settings: every public function of a module here is a recipe, found by its name.
+"""Published settings: every public function of a module here is a recipe, every `Table` a table of ablations, found by name.
 
 A recipe function takes nothing and returns a frozen `Recipe`. The first line of its docstring says what it is, the rest gives the
 command, the paper's number and ours, kept apart.
@@ -8,9 +8,11 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from typing import Any
 
+from perpixel.engine.ablation import Table
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 
@@ -21,12 +23,22 @@ RecipeFunction = Callable[[], Recipe]
 def all_recipes() -> dict[str, RecipeFunction]:
     """All recipe functions by name."""
     found = {}
-    for module in pkgutil.iter_modules(__path__):
-        contents = vars(importlib.import_module(f"{__name__}.{module.name}"))
-        for name, value in contents.items():
-            if inspect.isfunction(value) and inspect.signature(value) == inspect.signature(_shape):
-                found[name] = value
+    for name, value in _contents():
+        if inspect.isfunction(value) and inspect.signature(value) == inspect.signature(_shape):
+            found[name] = value
     return found
+
+
+@cache
+def all_tables() -> dict[str, Table]:
+    """All tables of ablations by name, those of a module in its order."""
+    return {value.name: value for _, value in _contents() if isinstance(value, Table)}
+
+
+def _contents() -> Iterator[tuple[str, Any]]:
+    """Everything in the modules here, by name."""
+    for module in pkgutil.iter_modules(__path__):
+        yield from vars(importlib.import_module(f"{__name__}.{module.name}")).items()
 
 
 def _shape() -> Recipe:
@@ -42,7 +54,22 @@ def get_recipe(name: str) -> Recipe:
     """
     known = all_recipes()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "perpixel list shows all"
-        raise InputError(f"{name!r} is not a recipe; {hint}")
+        raise InputError(f"{name!r} is not a recipe; {_hint(name, known, 'perpixel list')}")
     return known[name]()
+
+
+def get_table(name: str) -> Table:
+    """The table of ablations of that name.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    known = all_tables()
+    if name not in known:
+        raise InputError(f"{name!r} is not a table of ablations; {_hint(name, known, 'perpixel ablate --list')}")
+    return known[name]
+
+
+def _hint(name: str, known: Iterable[str], command: str) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else f"{command} shows all"

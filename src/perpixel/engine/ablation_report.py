@@ -1,0 +1,169 @@
+"""Ours beside the paper's: a table of ablations on the terminal, as JSON, as Markdown and as a page."""
+
+import html
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from perpixel.config import to_dict
+from perpixel.engine.ablation import Outcome, Table
+from perpixel.engine.files import write_atomically
+from perpixel.engine.recipe import Recipe
+
+ALWAYS = ("box AP", "mask AP")
+"""Columns shown wherever we measure them, whatever the paper gives."""
+
+STYLE = (
+    "body{font:15px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
+    "th,td{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}"
+    "th{font-weight:600;vertical-align:bottom}.paper{color:#777}.best{font-weight:700}code{font-size:90%}"
+    "@media(prefers-color-scheme:dark){body{background:#1c1c1e;color:#ddd}th,td{border-color:#444}.paper{color:#999}}"
+)
+
+
+def metric_of(column: str) -> str:
+    """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``."""
+    kind, _, figure = column.rpartition(" ")
+    return f"{'bbox' if kind == 'box' else 'segm'}/{figure}" if kind in ("", "box", "mask") else column
+
+
+def columns_of(outcomes: list[Outcome]) -> list[str]:
+    """Those of the paper in its order, after boxes and masks where we have measured them."""
+    measured = {name for outcome in outcomes for name in outcome.metrics}
+    given = list(dict.fromkeys(column for outcome in outcomes for column in outcome.row.paper))
+    known = {metric_of(column) for column in given}
+    return [c for c in ALWAYS if metric_of(c) in measured and metric_of(c) not in known] + given
+
+
+def ours(outcome: Outcome, column: str) -> float | None:
+    """Our figure in per cent; None where it was not measured, or the truth has no such object."""
+    value = outcome.metrics.get(metric_of(column), -1.0)
+    return None if value < 0 else 100 * value
+
+
+def same_order(outcomes: list[Outcome], column: str) -> tuple[int, int]:
+    """Of the pairs of finished rows that the paper's column tells apart: how many stand in the same order here, and all."""
+    rows = [(o.row.paper[column], ours(o, column)) for o in outcomes if column in o.row.paper]
+    pairs = [
+        (first[0] - second[0], first[1] - second[1])
+        for first, second in combinations(rows, 2)
+        if first[1] is not None and second[1] is not None and first[0] != second[0]
+    ]
+    return sum(theirs * mine > 0 for theirs, mine in pairs), len(pairs)
+
+
+class Report:
+    """Shows outcomes on the terminal and writes ``results.json``, ``table.md`` and ``table.html`` into the runs' folder.
+
+    Args:
+        table: what is compared.
+        recipe: what the rows change.
+        out: the folder.
+    """
+
+    def __init__(self, table: Table, recipe: Recipe, out: Path) -> None:
+        self.table, self.recipe, self.out = table, recipe, out
+
+    def __call__(self, outcomes: list[Outcome]) -> None:
+        """Shows and writes what is known so far; nothing where no row has begun."""
+        if not any(outcome.metrics or outcome.failure for outcome in outcomes):
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        columns = columns_of(outcomes)
+        self._print(outcomes, columns)
+        texts = {
+            "results.json": json.dumps(self._document(outcomes), indent=1),
+            "table.md": self._markdown(outcomes, columns),
+            "table.html": self._page(outcomes, columns),
+        }
+        for name, text in texts.items():
+            write_atomically(self.out / name, lambda file, text=text: _write_text(file, text))
+
+    def _notes(self, outcomes: list[Outcome]) -> list[str]:
+        data, training = self.recipe.data, self.recipe.training
+        notes = [
+            f"paper: {self.table.source}",
+            f"ours: {self.recipe.name}, {training.steps} steps of {training.batch_size} images, seed {training.seed}, "
+            f"trained on {data.train}, measured on {data.val}",
+        ]
+        for column in columns_of(outcomes):
+            same, pairs = same_order(outcomes, column)
+            if pairs:
+                notes.append(f"{column}: {same} of {pairs} pairs of rows stand in the paper's order")
+                break
+        return notes + [f"{o.row.name}: {o.failure}" for o in outcomes if o.failure]
+
+    def _cells(self, outcome: Outcome, column: str) -> tuple[str, str]:
+        """Ours and the paper's."""
+        mine, theirs = ours(outcome, column), outcome.row.paper.get(column)
+        state = "diverged" if outcome.failure else "-"
+        return state if mine is None else f"{mine:.1f}", "-" if theirs is None else f"{theirs:.1f}"
+
+    def _print(self, outcomes: list[Outcome], columns: list[str]) -> None:
+        shown = TerminalTable(box=None, padding=(0, 2, 0, 0), title=self.table.name, title_justify="left")
+        shown.add_column("row")
+        for column in columns:
+            shown.add_column(f"{column}\nours", justify="right", style="bold")
+            shown.add_column("\npaper", justify="right", style="dim")
+        for outcome in outcomes:
+            shown.add_row(outcome.row.name, *(cell for c in columns for cell in self._cells(outcome, c)))
+        console = Console(width=None if Console().is_terminal else 160)
+        console.print(shown)
+        for note in self._notes(outcomes):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+    def _document(self, outcomes: list[Outcome]) -> dict[str, Any]:
+        return {
+            "table": self.table.name,
+            "source": self.table.source,
+            "recipe": to_dict(self.recipe),
+            "rows": [
+                {
+                    "name": o.row.name,
+                    "settings": list(o.row.settings),
+                    "paper": o.row.paper,
+                    "ours": o.metrics,
+                    "failure": o.failure,
+                }
+                for o in outcomes
+            ],
+        }
+
+    def _markdown(self, outcomes: list[Outcome], columns: list[str]) -> str:
+        heads = [head for column in columns for head in (f"{column}, ours", f"{column}, paper")]
+        lines = [f"| row | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+        for outcome in outcomes:
+            cells = [cell for column in columns for cell in self._cells(outcome, column)]
+            lines.append(f"| {outcome.row.name} | {' | '.join(cells)} |")
+        notes = [f"* {note}" for note in self._notes(outcomes)]
+        return "\n".join([f"# {self.table.name}", "", *lines, "", *notes, ""])
+
+    def _page(self, outcomes: list[Outcome], columns: list[str]) -> str:
+        def cells(outcome: Outcome) -> str:
+            made = []
+            for column in columns:
+                mine, theirs = self._cells(outcome, column)
+                best = max((v for o in outcomes if (v := ours(o, column)) is not None), default=None)
+                marked = ' class="best"' if best is not None and ours(outcome, column) == best else ""
+                made.append(f'<td{marked}>{mine}</td><td class="paper">{theirs}</td>')
+            return "".join(made)
+
+        heads = "".join(f'<th>{html.escape(c)}<br>ours</th><th class="paper">paper</th>' for c in columns)
+        rows = "".join(
+            f"<tr><td>{html.escape(o.row.name)}<br><code>{html.escape(' '.join(o.row.settings))}</code></td>{cells(o)}</tr>"
+            for o in outcomes
+        )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes(outcomes))
+        title = html.escape(self.table.name)
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+            f"<h1>{title}</h1><table><tr><th>row</th>{heads}</tr>{rows}</table>{notes}</html>\n"
+        )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
