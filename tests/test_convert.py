@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,10 @@ from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
+from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.fpn import FPN
 from perpixel.nn.renaming import matching, renamed
+from perpixel.ops.assign import LevelRanges
 from perpixel.ops.dynamic import filter_count
 
 KEYS = Path(__file__).parent / "golden" / "keys"
@@ -52,6 +55,9 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
         ("adet_CondInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
         ("adet_CondInst_MS_R_50_3x_sem", "adelaidet", 80, 0, 0),
         ("adet_BoxInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
+        ("adet_CondInst_MS_R_50_BiFPN_1x", "adelaidet", 80, 0, 0),
+        ("adet_CondInst_MS_R_50_BiFPN_3x_sem", "adelaidet", 80, 0, 0),
+        ("adet_BoxInst_MS_R_50_BiFPN_1x", "adelaidet", 80, 0, 0),
         ("d2_fcos_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("d2_retinanet_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("tv_fcos_resnet50_fpn", "torchvision", 91, 0, 0),
@@ -110,6 +116,32 @@ def test_mask_networks_are_told_by_their_numbers(depth: int, width: int, channel
     weights["instance_head.controller.weight"] = torch.zeros(7)
     with pytest.raises(InputError, match="mask networks of 7 numbers"):
         infer_config(ADELAIDET_CONDINST.base, weights)
+
+
+def test_settings_of_a_bifpn():
+    """Repeats, channels and top levels from names and shapes; five levels, so FCOS's limits stay four."""
+    plain = convert_checkpoint(zeros("adet_CondInst_MS_R_50_1x")[0]).config
+    assert convert_checkpoint(zeros("adet_CondInst_MS_R_50_BiFPN_1x")[0]).config == replace(plain, neck=BiFPN())
+    boxes = convert_checkpoint(zeros("adet_BoxInst_MS_R_50_BiFPN_1x")[0]).config
+    assert (boxes.neck, boxes.instance) == (BiFPN(), BoxInst())
+
+
+def test_names_of_a_bifpn_of_three_levels():
+    """FCOS-RT's pyramid: inputs 0, 1, 2; down 1 + 2 -> 3, 0 + 3 -> 4; up 1 + 3 + 4 -> 5, 2 + 5 -> 6. There is no res6."""
+    head = FCOS(levels=LevelRanges((64.0, 128.0)))
+    neck = BiFPN(repeats=2, top_levels=0)
+    config = DetectorConfig(backbone=Backbone(weights=None, stride_in_1x1=True), neck=neck, head=head)
+    sums = ["f1_1_2", "f0_0_3", "f1_1_3_4", "f2_2_5"]
+    table = ADELAIDET.rows([f"backbone.repeated_bifpn.0.weights_{name}" for name in sums])
+    torch.manual_seed(0)
+    ours = config.build(5).state_dict()
+    theirs, unknown = renamed(ours, [(b, a) for a, b in dict(table).items()])
+    assert not unknown
+    assert {name.rpartition("weights_")[2] for name in theirs if ".weights_" in name} == set(sums)
+    conversion = convert_checkpoint(theirs)
+    assert conversion.config.neck == neck
+    assert conversion.config.head == head
+    assert all(torch.equal(conversion.weights[name], tensor) for name, tensor in ours.items())
 
 
 def test_p6_from_c5_is_told_by_its_shape():

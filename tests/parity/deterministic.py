@@ -34,7 +34,9 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
         return 0.0, 0.0
     if kind == "running_mean":
         return 0.0, 0.05
-    if kind in ("running_var", "scale") or (kind == "weight" and len(shape) == 1):
+    # The weights of a BiFPN's sums are called weights_f...
+    one = kind in ("running_var", "scale") or kind.startswith("weights_f")
+    if one or (kind == "weight" and len(shape) == 1):
         return 1.0, 0.25
     if kind == "bias":
         if name.endswith(("cls_logits.bias", "cls_score.bias")):
@@ -49,6 +51,8 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
         gain = 2.0
     elif name.endswith("controller.weight"):
         gain = 0.5
+    elif ".repeated_bifpn." in name and ".outputs_f" in name:
+        gain = 2.5
     elif anchors and name.endswith(("bbox_pred.weight", "bbox_reg.weight")):
         gain = 0.3
     return 0.0, gain * math.sqrt(3 / math.prod(shape[1:]))

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import perpixel.models
+import perpixel.nn
 from perpixel.config import ConfigError, from_dict, to_dict
 from perpixel.data.settings import DataConfig
 from perpixel.engine.settings import Training
@@ -68,6 +69,7 @@ def recipe_from_json(text: str, source: str = "recipe") -> Recipe:
 
 @cache
 def load_model_configs() -> None:
-    """Imports every module of `perpixel.models`, so that the configs named by ``kind`` are known."""
-    for module in pkgutil.iter_modules(perpixel.models.__path__):
-        importlib.import_module(f"{perpixel.models.__name__}.{module.name}")
+    """Imports every module of methods and layers, so that the configs named by ``kind`` are known."""
+    for package in (perpixel.models, perpixel.nn):
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")

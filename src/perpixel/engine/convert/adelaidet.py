@@ -1,5 +1,6 @@
 """FCOS of AdelaiDet, FCOS and RetinaNet of detectron2, which it builds on: one backbone and neck, three heads."""
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -33,8 +34,7 @@ RESNET_AND_FPN: Rows = (
     ("neck.top.1.{*}", "backbone.top_block.p7.{*}"),
 )
 
-FCOS_ROWS: Rows = (
-    *RESNET_AND_FPN,
+FCOS_HEAD: Rows = (
     *sequential("box_head.class_tower", f"{ADELAIDET_HEAD}cls_tower"),
     *sequential("box_head.box_tower", f"{ADELAIDET_HEAD}bbox_tower"),
     *sequential("box_head.shared_tower", f"{ADELAIDET_HEAD}share_tower"),
@@ -45,6 +45,47 @@ FCOS_ROWS: Rows = (
     ("box_head.quality.{*}", f"{ADELAIDET_HEAD}centerness.{{*}}"),
     ("box_head.scales.{i}.scale", f"{ADELAIDET_HEAD}scales.{{i}}.scale"),
 )
+
+BIFPN_BODY = "backbone.bottom_up.backbone."
+BIFPN_CELL = "backbone.repeated_bifpn."
+
+
+def backbone_and_neck(names: Collection[str]) -> Rows:
+    """Rows of the ResNet, and of the FPN or the BiFPN that the names tell.
+
+    They number a BiFPN's maps as they arise: inputs, then results of the way down, then of the way up. A sum is called after its
+    level and the numbers of what it adds.
+    """
+    levels = {int(found[1]) for name in names if (found := re.search(r"repeated_bifpn\.0\.weights_f(\d+)_", name))}
+    if not levels:
+        return RESNET_AND_FPN
+    count = len(levels)
+    down = [(f"down.{level}", f"f{level}_{level}_{2 * count - 3 - level}") for level in range(count - 1)]
+    up = [
+        (f"up.{level - 1}", f"f{level}_{level}_{2 * count - 2 - level}_{2 * count - 3 + level}")
+        for level in range(1, count - 1)
+    ]
+    last = (f"up.{count - 2}", f"f{count - 1}_{count - 1}_{3 * count - 4}")
+    fusions = [
+        row
+        for ours, theirs in (*down, *up, last)
+        for row in (
+            (f"neck.cells.{{i}}.{ours}.weights", f"{BIFPN_CELL}{{i}}.weights_{theirs}"),
+            *_conv_norm(f"neck.cells.{{i}}.{ours}.output", f"{BIFPN_CELL}{{i}}.outputs_{theirs}"),
+        )
+    ]
+    laterals = [row for i in range(count) for row in _conv_norm(f"neck.lateral.{i}", f"{BIFPN_CELL}0.lateral_{i}_f{i}")]
+    return (
+        *with_prefix(DETECTRON2_RESNET, "backbone.body.", BIFPN_BODY),
+        *_conv_norm("neck.reduction", "backbone.bottom_up.res6.reduction"),
+        *laterals,
+        *fusions,
+    )
+
+
+def _conv_norm(ours: str, theirs: str) -> Rows:
+    return (f"{ours}.1.{{*}}", f"{theirs}.norm.{{*}}"), (f"{ours}.0.{{*}}", f"{theirs}.{{*}}")
+
 
 DETECTRON2_ROWS: Rows = (
     *RESNET_AND_FPN,
@@ -61,7 +102,7 @@ DETECTRON2_RETINANET_ROWS: Rows = (*DETECTRON2_ROWS, ("box_head.deltas.{*}", "he
 
 
 def _adelaidet(names: Collection[str]) -> Rows:
-    return FCOS_ROWS
+    return (*backbone_and_neck(names), *FCOS_HEAD)
 
 
 def _detectron2_fcos(names: Collection[str]) -> Rows:

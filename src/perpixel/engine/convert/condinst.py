@@ -3,15 +3,14 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_ROWS, PIXEL_STATISTICS
+from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, PIXEL_STATISTICS, backbone_and_neck
 from perpixel.engine.convert.layout import Layout
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
 from perpixel.models.fcos import FCOS
 from perpixel.nn.renaming import Rows
 
-ROWS: Rows = (
-    *FCOS_ROWS,
+INSTANCE_HEAD: Rows = (
     ("instance_head.controller.{*}", "controller.{*}"),
     ("instance_head.semantic_branch.tower.{*}", "mask_branch.seg_head.{*}"),
     ("instance_head.semantic_branch.logits.{*}", "mask_branch.logits.{*}"),
@@ -21,7 +20,7 @@ ROWS: Rows = (
 
 
 def _rows(names: Collection[str]) -> Rows:
-    return ROWS
+    return (*backbone_and_neck(names), *FCOS_HEAD, *INSTANCE_HEAD)
 
 
 ADELAIDET_CONDINST = Layout(

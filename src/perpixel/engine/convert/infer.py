@@ -15,6 +15,7 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHeadConfig, InstanceHeadConfig
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
+from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.fpn import FPN, NeckConfig
 from perpixel.ops.dynamic import filter_count
 
@@ -38,8 +39,8 @@ def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig
     Raises:
         InputError: a backbone, a head or an anchor count that no setting of ours has.
     """
-    head, classes = _head(base.head, weights)
     backbone, neck = _backbone(base.backbone, weights), _neck(base.neck, weights)
+    head, classes = _head(base.head, weights, len(neck.pyramid_strides(backbone.stages)))
     instance = None if base.instance is None else _instance(base.instance, weights)
     return replace(base, backbone=backbone, neck=neck, head=head, instance=instance), classes
 
@@ -55,7 +56,8 @@ def _backbone(base: Backbone, weights: Weights) -> Backbone:
             f"the backbone of the checkpoint is not a ResNet or ResNeXt known here (blocks {blocks}, {groups} groups of "
             f"{width} channels): give a recipe whose backbone fits"
         )
-    laterals = [weights[name].shape[1] for name in sorted(weights) if re.fullmatch(r"neck\.lateral\.\d+\.weight", name)]
+    lateral = re.compile(r"neck\.lateral\.\d+(\.0)?\.weight")
+    laterals = [weights[name].shape[1] for name in sorted(weights) if lateral.fullmatch(name)]
     deformable, interval = _deformable(weights)
     trained = any(name.startswith(body) and name.endswith("num_batches_tracked") for name in weights)
     return replace(
@@ -80,6 +82,8 @@ def _deformable(weights: Weights) -> tuple[tuple[int, ...], int]:
 
 
 def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
+    if "neck.cells.0.down.0.weights" in weights:
+        return _bifpn(weights)
     assert isinstance(base, FPN)
     top = weights.get("neck.top.0.weight")
     outputs = _count(weights, r"neck\.output\.(\d+)\.weight")
@@ -94,14 +98,23 @@ def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
     )
 
 
-def _head(base: BoxHeadConfig, weights: Weights) -> tuple[BoxHeadConfig, int]:
+def _bifpn(weights: Weights) -> BiFPN:
+    sums = _count(weights, r"neck\.cells\.0\.up\.(\d+)\.weights")
+    return BiFPN(
+        channels=weights["neck.lateral.0.0.weight"].shape[0],
+        repeats=_count(weights, r"neck\.cells\.(\d+)\.down\.0\.weights"),
+        top_levels=sums + 1 - _count(weights, r"neck\.lateral\.(\d+)\.0\.weight"),
+        norm="batch" if "neck.lateral.0.1.running_mean" in weights else "group",
+    )
+
+
+def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadConfig, int]:
     logits = weights.get("box_head.class_logits.weight")
     if logits is None:
         raise InputError("the checkpoint has no class predictor of FCOS or RetinaNet")
     rows = len(logits)
     scaled = "box_head.scales.0.scale" in weights
     normalized = "box_head.class_tower.1.weight" in weights or "box_head.shared_tower.1.weight" in weights
-    levels = _count(weights, r"neck\.output\.(\d+)\.weight") + _count(weights, r"neck\.top\.(\d+)\.weight")
     if isinstance(base, FCOS):
         quality = "box_head.quality.weight" in weights
         head = replace(
