@@ -65,7 +65,7 @@ class Instances:
         """Detections brought from the network's input to the photo.
 
         Boxes are scaled and clipped to the photo; those left empty, or below `score`, are dropped with their masks and
-        keypoints. Box masks are spread over the clipped box, as detectron2 does.
+        keypoints. Box masks are spread over the whole box, the part outside the photo too: that is the box they were made for.
 
         Args:
             detections: of one image.
@@ -78,13 +78,14 @@ class Instances:
         scale = torch.tensor([width / detections.size[1], height / detections.size[0]])
         limit = torch.tensor([width, height, width, height], dtype=torch.float32)
         device = detections.boxes.device
-        boxes = (detections.boxes.float() * scale.repeat(2).to(device)).clamp(min=0).minimum(limit.to(device))
+        scaled = detections.boxes.float() * scale.repeat(2).to(device)
+        boxes = scaled.clamp(min=0).minimum(limit.to(device))
         whole = (boxes[:, 2:] > boxes[:, :2]).all(1) & (detections.scores >= score)
         kept = whole.nonzero()[:, 0]
         boxes = boxes[kept]
         runs = keypoints = None
         if detections.masks is not None:
-            runs = tuple(encoded(detections.masks.rows(kept), boxes, detections.size, original_size))
+            runs = tuple(encoded(detections.masks.rows(kept), scaled[kept], detections.size, original_size))
         if detections.keypoints is not None:
             values = detections.keypoints.rows(kept).values.float()
             keypoints = torch.cat([values[..., :2] * scale.to(device), values[..., 2:]], -1).cpu().numpy()
