@@ -114,8 +114,8 @@ class _Reader:
 Source = Photo | Video
 
 
-def opencv() -> Any:
-    """OpenCV, which only videos and cameras need.
+def opencv(user: str = "videos and cameras need") -> Any:
+    """OpenCV, which few parts need; `user` names this one with its verb.
 
     Raises:
         InputError: it is not installed.
@@ -123,7 +123,7 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise InputError("videos and cameras need OpenCV: pip install 'perpixel[video]'") from error
+        raise InputError(f"{user} OpenCV: pip install 'perpixel[video]'") from error
     return cv2
 
 
