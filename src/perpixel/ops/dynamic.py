@@ -1,9 +1,10 @@
-"""Dynamic filters: small networks of 1x1 convolutions whose weights are data, different for each instance."""
+"""Dynamic filters: convolutions whose weights are data, different for each instance."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,3 +37,11 @@ def apply_filters(maps: Float[Tensor, "n c h w"], layers: Sequence[Layer]) -> Fl
     for number, (weight, bias) in enumerate(layers):
         x = torch.baddbmm(bias[:, :, None], weight, x if number == 0 else x.relu())
     return x.unflatten(2, (height, width))
+
+
+def dynamic_conv(maps: Float[Tensor, "n c h w"], weight: Float[Tensor, "n out c k k"]) -> Float[Tensor, "n out h w"]:
+    """Each map convolved with its own weights, without bias, zero outside: one batched product (PointINS, eq. 6)."""
+    height, width = maps.shape[2:]
+    size = weight.shape[-1]
+    patches = maps.flatten(2) if size == 1 else F.unfold(maps, size, padding=size // 2)
+    return torch.bmm(weight.flatten(2), patches).unflatten(2, (height, width))

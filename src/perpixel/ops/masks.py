@@ -10,9 +10,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from hotcoco import mask as codec
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import roi_align
 
 from perpixel.structures import BoxMasks, ImageMasks
 
@@ -44,11 +45,18 @@ def paste_box_masks(
     height, width = size
     out = torch.zeros((len(values), height, width), dtype=torch.bool, device=values.device)
     for rows in _chunks(len(values), 4 * height * width, chunk_bytes):
-        vertical = _tents(boxes[rows, 1], boxes[rows, 3], height, values.shape[1])
-        horizontal = _tents(boxes[rows, 0], boxes[rows, 2], width, values.shape[2])
-        # Bilinear interpolation is separable: two small matrix products instead of a gather a pixel.
-        out[rows] = (vertical @ values[rows].float() @ horizontal.mT) >= threshold
+        out[rows] = spread_over_boxes(values[rows], boxes[rows], size) >= threshold
     return out
+
+
+def spread_over_boxes(
+    values: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """The values at every pixel of the image, as `paste_box_masks` says, all instances at once."""
+    vertical = _tents(boxes[:, 1], boxes[:, 3], size[0], values.shape[1])
+    horizontal = _tents(boxes[:, 0], boxes[:, 2], size[1], values.shape[2])
+    # Bilinear interpolation is separable: two small matrix products instead of a gather a pixel.
+    return vertical @ values.float() @ horizontal.mT
 
 
 def _tents(
@@ -60,6 +68,33 @@ def _tents(
     position = (centers - low[:, None]) / extent[:, None] * cells - 0.5
     distance = (position[:, :, None] - torch.arange(cells, device=low.device)).abs()
     return (1 - distance).clamp(min=0)
+
+
+def crop_masks(
+    masks: Bool[Tensor, "m h w"], rows: Int[Tensor, " n"], boxes: Float[Tensor, "n 4"], size: int
+) -> Bool[Tensor, "n s s"]:
+    """What `paste_box_masks` should have been given: each box cut into `size` x `size` cells, true where half a cell is mask.
+
+    Args:
+        masks: (m, h, w) of one image.
+        rows: (n,) the mask that each box crops.
+        boxes: (n, 4) xyxy in pixels of the image; what lies outside the image is no mask.
+        size: cells a side.
+    """
+    regions = torch.cat([rows[:, None].to(boxes.dtype), boxes], dim=1)
+    covered = roi_align(masks[:, None].to(boxes.dtype), regions, size, aligned=True)
+    return covered[:, 0] >= 0.5
+
+
+def edge_pixels(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Pixels that have one of the other kind among their 8 neighbours: the mask's outline, both its sides.
+
+    Past the border of the map nothing is known, so a mask that touches it has no edge there.
+    """
+    values = masks[:, None].float()
+    highest = functional.max_pool2d(values, 3, stride=1, padding=1)
+    lowest = -functional.max_pool2d(-values, 3, stride=1, padding=1)
+    return (highest > lowest)[:, 0]
 
 
 def aligned_bilinear(values: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
@@ -76,6 +111,21 @@ def aligned_bilinear(values: Float[Tensor, "n c h w"], factor: int) -> Float[Ten
     large = functional.interpolate(padded, size=size, mode="bilinear", align_corners=True)
     shifted = functional.pad(large, (factor // 2, 0, factor // 2, 0), mode="replicate")
     return shifted[:, :, : factor * height, : factor * width]
+
+
+def probabilities_in_input(
+    masks: BoxMasks | ImageMasks, boxes: Float[Tensor, "n 4"], size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """Mask probabilities at every pixel of the network's input, all instances at once: what an exported file ends in.
+
+    Args:
+        masks: of n instances in either frame.
+        boxes: (n, 4) in pixels of the input; box masks are spread over them.
+        size: (height, width) of the input inside its padding.
+    """
+    if isinstance(masks, BoxMasks):
+        return spread_over_boxes(masks.values, boxes, size)
+    return aligned_bilinear(masks.values[:, None].float(), masks.stride)[:, 0, : size[0], : size[1]]
 
 
 def resize_image_masks(
