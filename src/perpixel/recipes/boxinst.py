@@ -21,7 +21,7 @@ from perpixel.recipes.bifpn import with_bifpn
 from perpixel.recipes.condinst import AROUND_MASSES, BY_PRODUCT, LONG_TRAINING
 from perpixel.recipes.fcos import COCO_TRAINING, ONE_SCALE, R50, R101
 from perpixel.recipes.shapes import fcos_shapes
-from perpixel.recipes.small import SMALL_DATA, SMALL_TRAINING, small_detector
+from perpixel.recipes.small import SMALL_DATA, SMALL_FCOS, SMALL_TRAINING, small_detector
 
 THESIS = BoxInst(tau=0.1)
 VOC_TRAINING = replace(COCO_TRAINING, steps=20_000, batch_size=8, milestones=(0.75,))
@@ -179,7 +179,7 @@ def boxinst_mobilenetv2() -> Recipe:
     perpixel train boxinst_mobilenetv2 data=my.yaml
     """
     instance = BoxInst(mask_width=64, warmup_steps=1000, bottom_pixels=0)
-    model = replace(small_detector(FCOS()), instance=instance, selection=BY_PRODUCT)
+    model = replace(small_detector(SMALL_FCOS), instance=instance, selection=BY_PRODUCT)
     return Recipe("boxinst_mobilenetv2", model, SMALL_DATA, SMALL_TRAINING)
 
 

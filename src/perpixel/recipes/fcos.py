@@ -16,7 +16,7 @@ from perpixel.models.fcos import FCOS
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.ops.assign import LevelRanges
-from perpixel.recipes.small import SMALL_DATA, SMALL_TRAINING, small_detector
+from perpixel.recipes.small import SMALL_DATA, SMALL_FCOS, SMALL_TRAINING, small_detector
 
 R50, R101 = Backbone("resnet50.tv_in1k"), Backbone("resnet101.tv_in1k")
 X101_32x8d, X101_64x4d = Backbone("resnext101_32x8d.tv_in1k"), Backbone("resnext101_64x4d.tv_in1k")
@@ -182,7 +182,7 @@ def fcos_mobilenetv2() -> Recipe:
 
     perpixel train fcos_mobilenetv2 data=my.yaml
     """
-    return Recipe("fcos_mobilenetv2", small_detector(FCOS(initial_distance=1.0)), SMALL_DATA, SMALL_TRAINING)
+    return Recipe("fcos_mobilenetv2", small_detector(SMALL_FCOS), SMALL_DATA, SMALL_TRAINING)
 
 
 def _twice(name: str, backbone: Backbone, head: FCOS | None = None) -> Recipe:

@@ -9,6 +9,8 @@ from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.ops.assign import LevelRanges
 
+SHAPES_FCOS = FCOS(class_convs=2, box_convs=2, initial_distance=1.0, levels=LevelRanges((32.0, 64.0)))
+
 
 def fcos_shapes() -> Recipe:
     """FCOS from random weights on synthetic shapes, in about two minutes on two processor cores.
@@ -18,7 +20,7 @@ def fcos_shapes() -> Recipe:
     model = DetectorConfig(
         backbone=Backbone("regnetx_002", weights=None, norm="train", frozen_stages=0),
         neck=FPN(channels=64, top_levels=0),
-        head=FCOS(class_convs=2, box_convs=2, initial_distance=1.0, levels=LevelRanges((32.0, 64.0))),
+        head=SHAPES_FCOS,
     )
     data = DataConfig(
         train="shapes:2000:0",

@@ -3,6 +3,7 @@
 from perpixel.data.settings import Augment, Color, DataConfig, TestSize
 from perpixel.engine.settings import Training
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHeadConfig
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
@@ -28,6 +29,9 @@ SMALL_TRAINING = Training(
     evaluate_every=1000,
     save_every=500,
 )
+
+SMALL_FCOS = FCOS(initial_distance=1.0)
+"""Boxes start at a size: at the references' 0, short training may never leave boxes without one (docs/methods/fcos.md)."""
 
 
 def small_detector(head: BoxHeadConfig) -> DetectorConfig:
