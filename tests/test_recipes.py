@@ -67,7 +67,7 @@ def test_a_tiny_one_trains_and_predicts(name):
         without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert without == []
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert losses["box"] == 0 and losses["class"] > 0
+    assert losses["class"] > 0 and losses.get("box", 0) == 0
     found = model.eval().predict(replace(batch, targets=None))
     assert len(found) == 2 and all(torch.isfinite(f.boxes).all() for f in found)
     assert all((f.masks is not None) == (model.instance_head is not None) for f in found)

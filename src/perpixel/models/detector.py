@@ -5,15 +5,18 @@ outputs -> NMS -> candidates -> detections, and what the instance head adds to t
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from perpixel.errors import InputError
 from perpixel.models.candidates import Selection, to_detections
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
+from perpixel.models.mask_nms import MaskNMS
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN, Neck, NeckConfig
 from perpixel.nn.layers import Pixels
@@ -30,6 +33,7 @@ class DetectorConfig(ModelConfig):
         head: predicts boxes.
         instance: adds masks or keypoints to them; None for boxes alone.
         selection: how dense outputs become detections.
+        mask_nms: suppress duplicates by the overlap of their masks as well; None by boxes alone.
     """
 
     pixels: Pixels = field(default_factory=Pixels)
@@ -38,6 +42,7 @@ class DetectorConfig(ModelConfig):
     head: BoxHeadConfig = field(default_factory=FCOS)
     instance: InstanceHeadConfig | None = None
     selection: Selection = field(default_factory=Selection)
+    mask_nms: MaskNMS | None = None
 
     def build(self, classes: int) -> "Detector":
         """The detector for `classes` classes."""
@@ -47,7 +52,11 @@ class DetectorConfig(ModelConfig):
         instance = None
         if self.instance is not None:
             instance = self.instance.build(neck.channels, neck.channels, neck.strides, classes)
-        return Detector(self.pixels, backbone, neck, head, instance, self.selection)
+        if self.mask_nms is not None and instance is None:
+            raise InputError("model.mask_nms needs masks: choose model.instance.kind, or set model.mask_nms=null")
+        if self.mask_nms is None and not head.predicts_boxes:
+            raise InputError("model.head predicts no boxes to suppress duplicates by: set model.mask_nms.kind=MaskNMS")
+        return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.mask_nms)
 
 
 class Detector(Model):
@@ -61,6 +70,7 @@ class Detector(Model):
         box_head: BoxHead,
         instance_head: InstanceHead | None,
         selection: Selection,
+        mask_nms: MaskNMS | None = None,
     ):
         super().__init__()
         self.pixels = pixels
@@ -69,6 +79,7 @@ class Detector(Model):
         self.box_head = box_head
         self.instance_head = instance_head
         self.selection = selection
+        self.mask_nms = mask_nms
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[DenseOutputs, Any]:
         """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
@@ -97,6 +108,8 @@ class Detector(Model):
         """What is in each image, best first, in pixels of the network's input."""
         outputs, dense = self(self.normalized(batch))
         candidates = self.selection.choose(outputs, batch.sizes)
+        if self.mask_nms is not None and self.instance_head is not None:
+            candidates = self.mask_nms.choose(candidates, partial(self.instance_head.predict, dense), batch.sizes)
         parts = to_detections(candidates, batch.sizes)
         if self.instance_head is None:
             return [found for _, found in parts]

@@ -43,7 +43,7 @@ class FCOS(BoxHeadConfig):
             from the predicted distances without a branch (table 3.4, dagger).
         quality_loss: of the branch (table 3.4).
         quality_tower: the features the branch reads (AdelaiDet: box; the first FCOS and NAS-FCOS: class).
-        box_loss: table 3.5; `iou` is -log IoU.
+        box_loss: table 3.5; `iou` is -log IoU. `none` leaves the box branch out: masks alone tell objects apart (5.3.5, MaskNMS).
         box_weight: each positive's box loss weighs its centre-ness target, or all weigh the same.
         iou_smoothing: added to intersection and union, in stride units (AdelaiDet 1; detectron2 and torchvision 0).
         radius: half side of the sampling square in strides (table 3.6); None samples the whole box (table 3.2).
@@ -68,7 +68,7 @@ class FCOS(BoxHeadConfig):
     quality: Literal["centerness", "iou", "none", "from_box"] = "centerness"
     quality_loss: Literal["bce", "l1"] = "bce"
     quality_tower: Literal["box", "class"] = "box"
-    box_loss: Literal["giou", "iou"] = "giou"
+    box_loss: Literal["giou", "iou", "none"] = "giou"
     box_weight: Literal["centerness", "none"] = "centerness"
     iou_smoothing: float = 1.0
     radius: float | None = 1.5
@@ -88,6 +88,10 @@ class FCOS(BoxHeadConfig):
             raise InputError(
                 f"model.head.levels.limits needs {len(strides) - 1} numbers for {len(strides)} pyramid levels"
             )
+        if self.box_loss == "none" and self.quality in ("iou", "from_box"):
+            raise InputError(
+                f"model.head.quality={self.quality} is made from the box that model.head.box_loss=none leaves out"
+            )
         return FCOSHead(self, channels, strides, classes)
 
 
@@ -102,9 +106,11 @@ class FCOSHead(BoxHead):
         self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable)
         self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable)
         self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
-        self.distances = head_conv(channels, 4, bias=config.initial_distance)
+        self.predicts_boxes = config.box_loss != "none"
+        self.distances = head_conv(channels, 4, bias=config.initial_distance) if self.predicts_boxes else None
         self.quality = head_conv(channels, 1) if config.quality in ("centerness", "iou") else None
-        self.scales = nn.ModuleList(Scale() if config.level_scales else nn.Identity() for _ in strides)
+        scaled = config.level_scales and self.predicts_boxes
+        self.scales = nn.ModuleList(Scale() if scaled else nn.Identity() for _ in strides)
         self.positive_count = PositiveCount(config.normalization, config.normalization_start)
 
     def forward(self, pyramid: Pyramid) -> DenseOutputs:
@@ -113,12 +119,9 @@ class FCOSHead(BoxHead):
         class_towers = [self.class_tower(x) for x in shared]
         towers = [self.box_tower(x) for x in shared]
         logits = join_levels([self.class_logits(x) for x in class_towers])
-        raw = join_levels([scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)])
         locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
-        strides = locations.strides[:, None]
-        # Distances in strides, never negative (eq. 3.1): comparable over levels.
-        distances = raw.relu() if self.config.activation == "relu" else raw.exp() / strides
-        boxes = boxes_from_distances(locations.points, distances * strides)
+        distances = self._distances(towers, locations)
+        boxes = boxes_from_distances(locations.points, distances * locations.strides[:, None])
         quality = None
         if self.quality is not None:
             read = towers if self.config.quality_tower == "box" else class_towers
@@ -126,6 +129,13 @@ class FCOSHead(BoxHead):
         elif self.config.quality == "from_box":
             quality = torch.logit(centerness(distances.detach()), eps=1e-6)
         return DenseOutputs(logits, boxes, quality, distances, tuple(towers), tuple(class_towers), locations)
+
+    def _distances(self, towers: Sequence[Tensor], locations: Locations) -> Float[Tensor, "b l 4"]:
+        """In strides, never negative (eq. 3.1): comparable over levels. 0 without a box branch."""
+        if self.distances is None:
+            return towers[0].new_zeros((len(towers[0]), len(locations), 4))
+        raw = join_levels([scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)])
+        return raw.relu() if self.config.activation == "relu" else raw.exp() / locations.strides[:, None]
 
     def locate(self, shapes: tuple[tuple[int, int], ...], device: torch.device | str | None = None) -> Locations:
         """One location a cell."""
@@ -158,13 +168,14 @@ class FCOSHead(BoxHead):
         wanted = distances_to_sides(found.points, found.boxes) / found.strides[:, None]
         near = centerness(wanted)
         iou, giou = overlap(_around_origin(predicted), _around_origin(wanted), self.config.iou_smoothing)
-        box_loss = 1 - giou if self.config.box_loss == "giou" else -iou.clamp(min=1e-6).log()
         each = (1 / count).expand(len(targets))
         losses = {"class": class_loss(outputs, matches, found, each, self.config.alpha, self.config.gamma)}
-        if self.config.box_weight == "centerness":
-            losses["box"] = (box_loss * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
-        else:
-            losses["box"] = box_loss.sum() / count
+        if self.predicts_boxes:
+            box_loss = 1 - giou if self.config.box_loss == "giou" else -iou.clamp(min=1e-6).log()
+            if self.config.box_weight == "centerness":
+                losses["box"] = (box_loss * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
+            else:
+                losses["box"] = box_loss.sum() / count
         if self.quality is not None:
             assert outputs.quality is not None
             truth = near if self.config.quality == "centerness" else iou.detach()

@@ -35,7 +35,13 @@ Pyramid = tuple[Float[Tensor, "b c _ _"], ...]
 
 
 class BoxHead(nn.Module, ABC):
-    """Predicts a box, class scores and perhaps a quality at every location of the pyramid."""
+    """Predicts a box, class scores and perhaps a quality at every location of the pyramid.
+
+    Attributes:
+        predicts_boxes: False where a variant leaves the box out: `DenseOutputs.boxes` then hold points, boxes of no size.
+    """
+
+    predicts_boxes: bool = True
 
     @abstractmethod
     def forward(self, pyramid: Pyramid) -> DenseOutputs:
