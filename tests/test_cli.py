@@ -68,7 +68,7 @@ def test_list_and_show(capsys):
         (["predict", "nowhere.safetensors", "photo.jpg"], "nowhere.safetensors"),
         (["evaluate", "nowhere.safetensors"], "nowhere.safetensors"),
         (["check", "nowhere.json"], "nowhere.json"),
-        (["analyze", "fcos_mobilenetv2"], "data.train is not set"),
+        (["analyze", "assignment", "fcos_mobilenetv2"], "data.train is not set"),
         (["convert", "nowhere.pth", "out.safetensors"], "nowhere.pth"),
         (["train", "fcos_shapes", "--device", "toaster"], "toaster"),
     ],
@@ -180,7 +180,7 @@ def test_check_and_analyze(photos, tmp_path, capsys, monkeypatch):
     assert "ready for training" in capsys.readouterr().out
     assert {p.name for p in tmp_path.glob("*.png")} == {"check_train.png", "check_val.png"}
     for recipe in ("fcos_shapes", "retinanet_mobilenetv2"):
-        assert main(["analyze", recipe, "data=data.yaml", "data.test.short_side=160"]) == 0
+        assert main(["analyze", "assignment", recipe, "data=data.yaml", "data.test.short_side=160"]) == 0
         assert "this recipe" in capsys.readouterr().out
 
 

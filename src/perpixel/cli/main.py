@@ -15,12 +15,13 @@ COMMANDS = {
     "demo": "train a small detector on synthetic shapes and show what it finds",
     "train": "train a recipe on your data",
     "predict": "find objects in pictures, folders, videos",
+    "label": "turn box annotations into masks",
     "evaluate": "measure a checkpoint on annotated images",
     "ablate": "train the rows of a paper's table and print them beside the paper's",
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
-    "analyze": "best possible recall and ambiguity of an assignment on a data set",
+    "analyze": "what an assignment can reach, or whether BoxInst suits your images, on a data set",
     "convert": "turn a checkpoint of another library into one of this library",
 }
 
