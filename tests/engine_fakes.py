@@ -105,6 +105,10 @@ class Squares(Dataset):
     def object_counts(self) -> np.ndarray:
         return np.array([box is not None for box in self.boxes], np.int64)
 
+    @property
+    def box_only_counts(self) -> np.ndarray:
+        return np.zeros(len(self), np.int64) if self.masks else self.object_counts
+
     def coco_truth(self) -> dict[str, Any]:
         annotations = []
         for index, box in enumerate(self.boxes):

@@ -189,6 +189,7 @@ def test_images_without_objects_are_kept_or_dropped(tmp_path):
     Pillow.new("RGB", (40, 30)).save(tmp_path / "b.png")
     images = [{"id": i, "file_name": f"{n}.png", "height": 30, "width": 40} for i, n in ((1, "a"), (2, "b"))]
     annotations = [{"id": 1, "image_id": 2, "category_id": 1, "bbox": [2, 2, 20, 20], "iscrowd": 0}]
+    annotations[0]["segmentation"] = [[2, 2, 22, 2, 22, 22]]
     annotations.append({"id": 2, "image_id": 1, "category_id": 1, "bbox": [2, 2, 20, 20], "iscrowd": 1})
     truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
     path = tmp_path / "t.json"

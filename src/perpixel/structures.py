@@ -42,9 +42,11 @@ class Targets(_Movable):
         labels: (n,) class indices.
         masks: (n, h, w) of the padded input at full resolution, or None where no method asked for masks.
         centers: (n, 2) mass centres of the masks as (x, y) pixel indices (no half added, as the reference implementations
-            have them), or None. A row of NaN means an empty mask: it attracts no location by its centre.
+            have them), or None. A row of NaN means an empty mask: it attracts no location by its centre. Where the mask is
+            not known this is the box's centre.
         keypoints: (n, k, 3) x, y, visibility (0 absent, 1 hidden, 2 visible), or None.
         ignored: (m, 4) boxes of crowds: neither truth nor background.
+        drawn: (n,) whether the mask is known; the row of `masks` is empty where it is not. None means that all of `masks` are.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -53,6 +55,7 @@ class Targets(_Movable):
     centers: Float[Tensor, "n 2"] | None = None
     keypoints: Float[Tensor, "n k 3"] | None = None
     ignored: Float[Tensor, "m 4"] | None = None
+    drawn: Bool[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -101,6 +101,10 @@ def check_dataset(
     absent = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
     if absent:
         remarks.append(f"{len(absent)} classes have no object: {', '.join(absent[:_SHOWN])}")
+    if 0 < masks < counts.sum():
+        remarks.append(
+            f"{counts.sum() - masks} objects have a box but no mask: data.masks=some learns from those drawn"
+        )
     if sheet is not None:
         picture_sheet(dataset).save(sheet)
     area = np.concatenate(areas) if areas else np.zeros(0)

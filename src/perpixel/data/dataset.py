@@ -104,6 +104,11 @@ class Dataset(ABC):
     def object_counts(self) -> Int64[ndarray, " n"]:
         """Objects of every image, crowds not counted."""
 
+    @property
+    @abstractmethod
+    def box_only_counts(self) -> Int64[ndarray, " n"]:
+        """Objects of every image of which only the box is known, crowds not counted."""
+
     @abstractmethod
     def coco_truth(self) -> dict[str, Any]:
         """Ground truth as COCO's evaluation reads it, with the file's own image, annotation and category numbers."""

@@ -156,7 +156,7 @@ def place_objects(
 
     Where the crop cuts an object whose mask is known, its box shrinks to what is left of the mask (to whole pixels of
     the input), as an annotator would have drawn it: the clipped box of a cut bicycle may reach far past its visible
-    wheel. Objects of which only the box is known have that box as mask.
+    wheel. Objects of which only the box is known have an empty mask.
 
     Args:
         placement: original to input.
@@ -180,7 +180,7 @@ def place_objects(
             if cut[row]:
                 clipped[row] = _within(clipped[row], patches[row])
         elif masks:
-            patches[row] = patch_polygons((_corners(clipped[row]),), placement.size)
+            patches[row] = EMPTY
     keep &= (clipped[:, 2:] - clipped[:, :2] >= max(min_side, 1e-6)).all(1)
     rows = np.flatnonzero(keep)
     kept = tuple(patches[row] for row in rows.tolist()) if masks else None
@@ -209,8 +209,3 @@ def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 def _area(boxes: ndarray) -> ndarray:
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-
-
-def _corners(box: ndarray) -> ndarray:
-    x1, y1, x2, y2 = box.astype(np.float64)
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])

@@ -56,8 +56,9 @@ def train_batches(
         divisor: sides of the padded input are multiples of it.
 
     Raises:
-        InputError: no image to train on, or an image that cannot be read.
+        InputError: no image to train on, masks that `data.masks` asks for and the data lack, or an image that cannot be read.
     """
+    _check_masks(dataset, data)
     members = np.arange(len(dataset))
     if not data.keep_empty:
         members = np.flatnonzero(dataset.object_counts > 0)
@@ -67,6 +68,25 @@ def train_batches(
     order = StepOrder(groups, batch_size * world_size, seed)
     work = _TrainSteps(dataset, data, order, batch_size, rank, divisor)
     return _run(work, count(start_step), data.workers, dataset)
+
+
+def _check_masks(dataset: Dataset, data: DataConfig) -> None:
+    """Refuses data that lack the masks that are to be learned from."""
+    for name in data.masks_of or ():
+        if name not in dataset.classes:
+            raise InputError(f"data.masks_of: {name!r} is no class of {dataset.name}: {', '.join(dataset.classes)}")
+    if not data.masks or not (missing := dataset.box_only_counts).any():
+        return
+    if missing.sum() == dataset.object_counts.sum():
+        raise InputError(
+            f"{dataset.name}: no object has a mask: set data.masks=false and take a method that learns from boxes (BoxInst)"
+        )
+    if data.masks is True:
+        first = dataset.record(int(np.flatnonzero(missing)[0])).id
+        raise InputError(
+            f"{dataset.name}: {missing.sum()} objects have a box but no mask, the first in image {first!r}; draw them, or"
+            " set data.masks=some to learn masks from those that are drawn"
+        )
 
 
 def test_batches(
@@ -151,6 +171,7 @@ def _targets(sample: Sample, masks: Tensor | None) -> Targets:
         centers=None if sample.centers is None else torch.from_numpy(sample.centers),
         keypoints=None if sample.keypoints is None else torch.from_numpy(sample.keypoints),
         ignored=torch.from_numpy(sample.ignored),
+        drawn=None if sample.drawn is None else torch.from_numpy(sample.drawn),
     )
 
 

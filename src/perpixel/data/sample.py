@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy import ndarray
 from torchvision.transforms.v2 import functional
 
-from perpixel.data.dataset import Dataset
+from perpixel.data.dataset import Dataset, Record, Shape
 from perpixel.data.geometry import draw_placement, place_objects, resized_size, whole
 from perpixel.data.masks import Patch
 from perpixel.data.settings import Color, DataConfig
@@ -29,6 +29,7 @@ class Sample:
     centers: Float32[ndarray, "n 2"] | None
     keypoints: Float32[ndarray, "n k 3"] | None
     ignored: Float32[ndarray, "m 4"]
+    drawn: Bool[ndarray, " n"] | None = None
 
 
 def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.random.Generator) -> Sample:
@@ -38,14 +39,15 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
     placement = draw_placement(record.size, augment, random)
     objects = np.flatnonzero(~record.crowd)
     limits = {"min_visible": augment.min_visible, "min_side": augment.min_side}
-    shapes = tuple(record.shapes[row] for row in objects)
+    shapes = tuple(_shape(dataset, record, row, data) for row in objects.tolist())
     try:
-        placed = place_objects(placement, record.boxes[objects], shapes, masks=data.masks, **limits)
+        placed = place_objects(placement, record.boxes[objects], shapes, masks=bool(data.masks), **limits)
     except InputError as error:
         raise InputError(f"{dataset.name}: image {record.id!r}: {error}") from error
     crowd = np.flatnonzero(record.crowd)
     ignored = place_objects(placement, record.boxes[crowd], (None,) * len(crowd), masks=False)
     rows = objects[placed.rows]
+    drawn = np.array([shapes[row] is not None for row in placed.rows], dtype=bool)
     keypoints = record.keypoints
     return Sample(
         id=record.id,
@@ -55,10 +57,17 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
         boxes=placed.boxes,
         labels=record.labels[rows],
         masks=placed.masks,
-        centers=None if placed.masks is None else _centers(placed.masks),
+        centers=None if placed.masks is None else _centers(placed.masks, drawn, placed.boxes),
         keypoints=None if keypoints is None else placement.keypoints(keypoints[rows], dataset.flip_pairs),
         ignored=ignored.boxes,
+        drawn=None if placed.masks is None else drawn,
     )
+
+
+def _shape(dataset: Dataset, record: Record, row: int, data: DataConfig) -> Shape:
+    """The mask of an object, unless the settings withhold that of its class."""
+    used = data.masks_of is None or dataset.classes[record.labels[row]] in data.masks_of
+    return record.shapes[row] if used else None
 
 
 def test_sample(dataset: Dataset, index: int, data: DataConfig) -> Sample:
@@ -74,8 +83,12 @@ def test_sample(dataset: Dataset, index: int, data: DataConfig) -> Sample:
 test_sample.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (not a test case, whatever its name)
 
 
-def _centers(masks: tuple[Patch, ...]) -> Float32[ndarray, "n 2"]:
-    return np.array([mask.center for mask in masks], dtype=np.float32).reshape(-1, 2)
+def _centers(
+    masks: tuple[Patch, ...], drawn: Bool[ndarray, " n"], boxes: Float32[ndarray, "n 4"]
+) -> Float32[ndarray, "n 2"]:
+    """Mass centres; the box's centre where the mask is not known."""
+    mass = np.array([mask.center for mask in masks], dtype=np.float32).reshape(-1, 2)
+    return np.where(drawn[:, None], mass, (boxes[:, :2] + boxes[:, 2:]) / 2)
 
 
 def change_color(image: UInt8[ndarray, "h w 3"], color: Color, random: np.random.Generator) -> UInt8[ndarray, "h w 3"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perpixel.config import ConfigError, from_dict
 from perpixel.data.text import read_yaml
@@ -98,8 +98,10 @@ class DataConfig:
     skip_bad: bool = False
     # processes that prepare batches; 0 prepares them in the main process
     workers: int = 2
-    # make masks of the objects (instance segmentation)
-    masks: bool = False
+    # make masks: of no object; of every one, which must then be drawn (true); of those that are drawn (some)
+    masks: Literal[False, True, "some"] = False
+    # with masks=some: the classes whose masks are used, the others' are withheld; null uses all there are
+    masks_of: tuple[str, ...] | None = None
     # train on images without objects too
     keep_empty: bool = True
     # put landscape and portrait images into separate batches, which saves padding
@@ -112,6 +114,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} is negative; 0 prepares batches in the main process")
+        if self.masks_of is not None and self.masks != "some":
+            raise ConfigError("masks_of withholds the masks of other classes: it needs data.masks=some")
 
 
 def load_data_yaml(path: str | Path) -> dict[str, Any]:

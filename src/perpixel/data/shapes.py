@@ -71,6 +71,11 @@ class ShapesDataset(Dataset):
         """Objects of every image."""
         return np.array([len(self._scene(index)[0]) for index in range(self.count)], dtype=np.int64)
 
+    @property
+    def box_only_counts(self) -> Int64[ndarray, " n"]:
+        """None: the mask of every shape is known."""
+        return np.zeros(self.count, dtype=np.int64)
+
     def record(self, index: int) -> Record:
         """The visible shapes of image `index`."""
         pieces, masks = self._scene(index)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from perpixel.data.dataset import Dataset, Image, Polygons, Record, Rle, Shape, flip_pairs
@@ -170,8 +170,18 @@ class TableDataset(Dataset):
     @property
     def object_counts(self) -> Int64[ndarray, " n"]:
         """Objects of every image, crowds not counted."""
-        single = np.concatenate([[0], np.cumsum(~self._crowd)])
-        return (single[self._first[1:]] - single[self._first[:-1]]).astype(np.int64)
+        return self._counts(~self._crowd)
+
+    @property
+    def box_only_counts(self) -> Int64[ndarray, " n"]:
+        """Objects of every image of which only the box is known, crowds not counted."""
+        drawn = (np.diff(self._code_ends) > 0) | (np.diff(self._shape_ends) > 0)
+        return self._counts(~self._crowd & ~drawn[self._order])
+
+    def _counts(self, objects: Bool[ndarray, " m"]) -> Int64[ndarray, " n"]:
+        """How many of these rows each image has."""
+        total = np.concatenate([[0], np.cumsum(objects)])
+        return (total[self._first[1:]] - total[self._first[:-1]]).astype(np.int64)
 
     def path(self, index: int) -> Path:
         """The file of image `index`."""

@@ -1,4 +1,4 @@
-"""Pascal VOC: an xml file an image."""
+"""Pascal VOC: an xml file an image, and for some images a picture of their objects' masks."""
 
 import math
 from array import array
@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image as Pillow
+
 from perpixel.data.dataset import box_fault
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
+from perpixel.data.masks import encode
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.data.text import read_text
 from perpixel.errors import InputError
 
 _ANNOTATIONS, _IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+_MASKS = "SegmentationObject"
+_BORDER = 255
+"""VOC's mark around objects where it is not said whose a pixel is."""
+_LEAST_OVERLAP = 0.3
+"""Between a box and the extent of a mask that are taken for the same object; masks are smaller by VOC's border."""
 
 
 def voc_root(source: Path) -> Path | None:
@@ -33,7 +44,8 @@ def read_voc(
 
     VOC counts pixels from 1 and includes the last one, so a box covers [xmin - 1, xmax] in continuous coordinates; a box
     whose two ends are the same number is taken for a slip of the annotator, not for a pixel. Objects marked difficult
-    become crowds: neither truth nor background. Classes are the names that occur, sorted.
+    become crowds: neither truth nor background. Classes are the names that occur, sorted. Masks come from
+    SegmentationObject/, where it has a picture of the image: each goes to the box that its extent overlaps best.
 
     Args:
         source: the folder, or a text file whose lines begin with the names of images.
@@ -51,7 +63,7 @@ def read_voc(
     folder = images or _first_folder(root, _IMAGES)
     if folder is None:
         raise InputError(f"{root}: there is no folder JPEGImages or images; name it with images=…")
-    reader = _Reader(annotations, folder, Faults(skip_bad))
+    reader = _Reader(annotations, folder, root / _MASKS, Faults(skip_bad))
     for stem in _stems(source, annotations):
         reader.read(stem)
     return reader.dataset(str(source), classes)
@@ -66,9 +78,13 @@ def _stems(source: Path, annotations: Path) -> list[str]:
     return stems
 
 
+class _BadObject(Exception):
+    """Why an object cannot be used."""
+
+
 class _Reader:
-    def __init__(self, annotations: Path, folder: Path, faults: Faults) -> None:
-        self.annotations, self.folder, self.faults = annotations, folder, faults
+    def __init__(self, annotations: Path, folder: Path, masks: Path, faults: Faults) -> None:
+        self.annotations, self.folder, self.masks, self.faults = annotations, folder, masks, faults
         self.table = TableBuilder()
         self.names: list[str] = []
         self.files = {}
@@ -99,39 +115,26 @@ class _Reader:
         except InputError as error:
             return self.faults.report(f"{error}, with its {len(objects)} objects left out")
         row = self.table.add_image(stem, file, size)
+        found = []
         for number, entry in enumerate(objects, start=1):
-            fault = self._object(row, entry, size)
-            if fault:
+            name = (entry.findtext("name") or "").strip()
+            try:
+                found.append((name, _box(name, entry, size), (entry.findtext("difficult") or "").strip() == "1"))
+            except _BadObject as fault:
                 self.faults.report(f"{path}: object {number} ({entry.findtext('name')}): {fault}")
+        codes: list[bytes] = [b""] * len(found)
+        try:
+            codes = mask_codes(self.masks / f"{stem}.png", size, [box for _, box, _ in found])
+        except InputError as error:
+            self.faults.report(f"{error}; the {len(found)} masks of the image are left out")
+        for (name, box, difficult), code in zip(found, codes, strict=True):
+            self.table.add_object(row, len(self.table) + 1, len(self.names), box, crowd=difficult, code=code)
+            self.names.append(name)
         return None
 
     def _named_file(self, root: ElementTree.Element) -> str | None:
         name = (root.findtext("filename") or "").strip()
         return name if name and (self.folder / name).is_file() else None
-
-    def _object(self, row: int, entry: ElementTree.Element, size: tuple[int, int]) -> str | None:
-        name = (entry.findtext("name") or "").strip()
-        if not name:
-            return "has no name"
-        ends = []
-        for field in ("xmin", "ymin", "xmax", "ymax"):
-            text = entry.findtext(f"bndbox/{field}")
-            try:
-                ends.append(float(text or ""))
-            except ValueError:
-                return f"bndbox {field}={text!r} is not a number"
-        x1, y1, x2, y2 = ends
-        shown = f"bndbox xmin={x1:g} ymin={y1:g} xmax={x2:g} ymax={y2:g}"
-        if math.isfinite(sum(ends)) and (x2 <= x1 or y2 <= y1):
-            return f"{shown} has no {'width' if x2 <= x1 else 'height'}"
-        fault = box_fault((x1 - 1, y1 - 1, x2, y2), size)
-        if fault:
-            return f"{shown} {fault}"
-        difficult = (entry.findtext("difficult") or "").strip() == "1"
-        box = array("d", (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1))
-        self.table.add_object(row, len(self.table) + 1, len(self.names), box, crowd=difficult)
-        self.names.append(name)
-        return None
 
     def dataset(self, source: str, classes: Sequence[str] | None) -> TableDataset:
         if not self.table.image_ids:
@@ -142,6 +145,73 @@ class _Reader:
         for row, name in enumerate(self.names):
             self.table.labels[row] = label[name]
         return TableDataset(source, self.table, self.folder, names, category_ids, (), self.faults.skipped)
+
+
+def _box(name: str, entry: ElementTree.Element, size: tuple[int, int]) -> array:
+    """x, y, width, height of an object."""
+    if not name:
+        raise _BadObject("has no name")
+    ends = []
+    for field in ("xmin", "ymin", "xmax", "ymax"):
+        text = entry.findtext(f"bndbox/{field}")
+        try:
+            ends.append(float(text or ""))
+        except ValueError:
+            raise _BadObject(f"bndbox {field}={text!r} is not a number") from None
+    x1, y1, x2, y2 = ends
+    shown = f"bndbox xmin={x1:g} ymin={y1:g} xmax={x2:g} ymax={y2:g}"
+    if math.isfinite(sum(ends)) and (x2 <= x1 or y2 <= y1):
+        raise _BadObject(f"{shown} has no {'width' if x2 <= x1 else 'height'}")
+    fault = box_fault((x1 - 1, y1 - 1, x2, y2), size)
+    if fault:
+        raise _BadObject(f"{shown} {fault}")
+    return array("d", (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1))
+
+
+def mask_codes(path: Path, size: tuple[int, int], boxes: Sequence[array]) -> list[bytes]:
+    """The run-length code of each box's mask; empty where none is drawn.
+
+    Args:
+        path: a palette picture whose value is the object's number, 0 for background, 255 for the border. It may be absent.
+        size: (height, width) of the image.
+        boxes: x, y, width, height of its objects.
+
+    Raises:
+        InputError: it is no such picture.
+    """
+    codes = [b""] * len(boxes)
+    if not path.is_file():
+        return codes
+    numbers = _numbers(path, size)
+    pairs = []
+    for number in np.setdiff1d(numbers, (0, _BORDER)).tolist():
+        rows, columns = np.flatnonzero((numbers == number).any(1)), np.flatnonzero((numbers == number).any(0))
+        x1, y1, x2, y2 = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        for position, (x, y, width, height) in enumerate(boxes):
+            across, down = min(x2, x + width) - max(x1, x), min(y2, y + height) - max(y1, y)
+            both = max(across, 0) * max(down, 0)
+            overlap = both / ((x2 - x1) * (y2 - y1) + width * height - both)
+            if overlap >= _LEAST_OVERLAP:
+                pairs.append((-overlap, number, position))
+    taken: set[int] = set()
+    for _, number, position in sorted(pairs):
+        if number not in taken and not codes[position]:
+            taken.add(number)
+            codes[position] = encode(numbers == number).counts
+    return codes
+
+
+def _numbers(path: Path, size: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+    try:
+        with Pillow.open(path) as picture:
+            mode, numbers = picture.mode, np.asarray(picture)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
+    if mode not in ("P", "L"):
+        raise InputError(f"{path}: is of mode {mode}, not a palette picture whose values number the objects")
+    if numbers.shape != size:
+        raise InputError(f"{path}: has {numbers.shape[1]}x{numbers.shape[0]} pixels, its image {size[1]}x{size[0]}")
+    return numbers
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:

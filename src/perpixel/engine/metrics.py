@@ -5,7 +5,7 @@ recall arrays, so that any number of detections an image can be asked for.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
@@ -60,6 +60,12 @@ class Metrics:
     per_class: list[ClassMetrics]
     curve: tuple[float, ...] = field(repr=False)
 
+    def mean_over(self, names: Collection[str]) -> dict[str, float]:
+        """AP, AP50 and AP75 averaged over some classes, those without truth left out."""
+        rows = [row for row in self.per_class if row.name in names]
+        columns = {"AP": [r.ap for r in rows], "AP50": [r.ap50 for r in rows], "AP75": [r.ap75 for r in rows]}
+        return {name: _mean(np.array(values)) for name, values in columns.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -77,14 +83,14 @@ def coco_metrics(
     Args:
         truth: a dict with images, annotations, categories.
         results: COCO results: image_id, category_id, score and bbox (xywh), segmentation (run lengths) or keypoints.
-        kind: what to compare.
+        kind: what to compare. Objects whose mask the truth does not have count neither way among masks, like crowds.
         max_detections: best results counted an image; by default COCO's 100 (keypoints: 20).
         sigmas: spread of each keypoint; needed where there are not COCO's 17.
 
     Raises:
         InputError: results of an image that the truth does not have, or keypoints without known sigmas.
     """
-    truth, results = _numbered(truth, results)
+    truth, results = _numbered(_judged(truth, kind), results)
     limit = max_detections or (20 if kind == "keypoints" else 100)
     limits = [limit] if kind == "keypoints" else sorted({min(n, limit) for n in (1, 10)} | {limit})
     reference = COCO(truth)
@@ -104,6 +110,20 @@ def coco_metrics(
         _per_class(truth, results, precision[:, :, :, areas["all"], -1], recall[:, :, areas["all"], -1]),
         _curve(precision[0, :, :, areas["all"], -1]),
     )
+
+
+def _judged(truth: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """The truth with objects that have no mask as crowds of their boxes, where masks are compared."""
+    if kind != "segm":
+        return truth
+    annotations = []
+    for annotation in truth["annotations"]:
+        if not annotation.get("segmentation"):
+            x, y, width, height = annotation["bbox"]
+            box = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotation = annotation | {"iscrowd": 1, "segmentation": [box]}
+        annotations.append(annotation)
+    return truth | {"annotations": annotations}
 
 
 def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Evaluating a checkpoint as a user does: numbers on the terminal, files and a page to look at."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,13 @@ def evaluate_checkpoint(
     batches = test_batches(dataset, data, batch_size=batch_size)
     found = evaluate(model, dataset, batches, device, max_detections, examples if out is not None else 0)
     print_metrics(found)
+    unseen = _without_masks(found, data.masks_of)
+    if unseen:
+        print("  ".join(["masks of classes that were trained without:", *(f"{k} {v:.4f}" for k, v in unseen.items())]))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
-        _write_json(out / "metrics.json", numbers)
+        _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
         _write_json(out / "results.json", found.results)
         notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
         page = write_gallery(
@@ -81,6 +84,14 @@ def evaluate_checkpoint(
     for sentence in dataset.skipped:
         print(f"left out: {sentence}")
     return found
+
+
+def _without_masks(found: Evaluation, masks_of: Collection[str] | None) -> dict[str, float]:
+    """Mask AP over the classes whose masks training withheld; nothing where it withheld none (thesis 002, 6.3.6)."""
+    if masks_of is None or "segm" not in found.metrics:
+        return {}
+    metrics = found.metrics["segm"]
+    return metrics.mean_over({row.name for row in metrics.per_class} - set(masks_of))
 
 
 def _write_json(path: Path, value: Any) -> None:

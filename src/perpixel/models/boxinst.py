@@ -14,9 +14,10 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import BestPositives, RandomPositives
-from perpixel.models.condinst import CondInst, CondInstHead, masks_of, mean_count
+from perpixel.models.condinst import CondInst, CondInstHead, drawn, masks_of, mean_count
 from perpixel.models.heads import Losses
 from perpixel.ops.affinity import color_similarity, ends, half_neighbourhood, log_same
+from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.color import lab
 from perpixel.ops.losses import dice_loss
 from perpixel.ops.reduce import mean_over_ranks
@@ -33,6 +34,8 @@ class BoxInst(CondInst):
         supervision: what the masks are learned from: `color`, projection and pairs of like colours (eq. 6.8); `projection` alone
             (table 6.4); `box`, Dice with the filled box (table 6.4); `mask`, projection and pairs of known labels, which needs
             masks (eq. 6.5, table 6.1).
+        known_masks: what else objects teach whose masks are known (`data.masks`): nothing (`unused`), or their masks by `dice`
+            in place of the losses above, which are then for the other objects (6.3.6).
         tau: least similarity of colours that count as alike (table 6.2: 0, 0.1, 0.2; the released models 0.3).
         theta: distance in LAB at which similarity is 1/e (eq. 6.7).
         size, dilation: of the patch of neighbours (table 6.3).
@@ -44,6 +47,7 @@ class BoxInst(CondInst):
     mask_channels: int = 16
     policy: RandomPositives | BestPositives = field(default_factory=lambda: BestPositives(per_image=64))
     supervision: Literal["color", "projection", "box", "mask"] = "color"
+    known_masks: Literal["unused", "dice"] = "unused"
     tau: float = 0.3
     theta: float = 2.0
     size: int = 3
@@ -57,6 +61,10 @@ class BoxInst(CondInst):
             raise InputError(f"model.instance.size={self.size} has no pixel in its middle: take 3 or 5")
         if self.warmup_steps < 1 or self.theta <= 0:
             raise InputError("model.instance.warmup_steps is at least 1 and model.instance.theta above 0")
+        if self.supervision == "mask" and self.known_masks == "dice":
+            raise InputError(
+                "model.instance.known_masks=dice leaves the others their boxes: take another model.instance.supervision than mask"
+            )
 
     def build(self, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int) -> "BoxInstHead":
         """The head for pyramid maps of `channels` and tower maps of `tower_channels` channels at `strides`."""
@@ -75,7 +83,27 @@ class BoxInstHead(CondInstHead):
 
     config: BoxInst
 
+    def teaches(self, candidates: Candidates, batch: Batch) -> Bool[Tensor, " n"]:
+        """All candidates, as each has a box, but where only masks tell labels."""
+        if self.config.supervision == "mask":
+            return super().teaches(candidates, batch)
+        return torch.ones_like(candidates.image, dtype=torch.bool)
+
     def mask_losses(self, logits: Float[Tensor, "n h w"], candidates: Candidates, batch: Batch) -> Losses:
+        """Eq. 6.6, or that for objects known by their box and CondInst's loss for those known by their mask (6.3.6)."""
+        if self.config.known_masks == "unused":
+            return self.box_losses(logits, candidates, batch)
+        known = drawn(candidates, batch.truth())
+        losses: Losses = {}
+        for rows, losses_of in ((known, super().mask_losses), (~known, self.box_losses)):
+            some = candidates.rows(rows)
+            # Every candidate weighs the same, whatever it is learned from.
+            share = mean_count(some) / mean_count(candidates)
+            for name, loss in losses_of(logits[rows], some, batch).items():
+                losses[name] = losses.get(name, 0) + share * loss
+        return losses
+
+    def box_losses(self, logits: Float[Tensor, "n h w"], candidates: Candidates, batch: Batch) -> Losses:
         """Eq. 6.6."""
         config = self.config
         boxes = filled_boxes(candidates.boxes, self.stride, logits.shape[1], logits.shape[2])
@@ -137,13 +165,3 @@ def projection_loss(probability: Float[Tensor, "n h w"], boxes: Bool[Tensor, "n 
     return sum(
         (dice_loss(probability.amax(dim=axis), truth.amax(dim=axis)) for axis in (1, 2)), probability.new_zeros(())
     )
-
-
-def filled_boxes(boxes: Float[Tensor, "n 4"], stride: int, height: int, width: int) -> Bool[Tensor, "n h w"]:
-    """Whether the middle pixel of each cell belongs to each box, which covers the pixels int(x1) to int(x2)."""
-    low, high = boxes[:, :2].floor(), (boxes[:, 2:] + 1).floor()
-    down = torch.arange(height, device=boxes.device) * stride + stride // 2
-    across = torch.arange(width, device=boxes.device) * stride + stride // 2
-    rows = (down >= low[:, 1:]) & (down < high[:, 1:])
-    columns = (across >= low[:, :1]) & (across < high[:, :1])
-    return rows[:, :, None] & columns[:, None, :]

@@ -16,7 +16,8 @@ from perpixel.models.candidates import BestPositives, RandomPositives, detection
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
-from perpixel.ops.assign import joined
+from perpixel.ops.assign import IGNORED, joined
+from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
 from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
@@ -110,9 +111,14 @@ class CondInstHead(InstanceHead):
         return Maps(features, outputs.towers, finest)
 
     def choose(self, outputs: DenseOutputs, matches: Matches, batch: Batch) -> Candidates:
-        """Positives of the detector, by the policy."""
+        """Positives of the detector that masks are learned from, by the policy."""
         found = positives(outputs, matches, batch.truth())
+        found = found.rows(self.teaches(found, batch))
         return self.config.policy.choose(replace(found, scores=detection_scores(outputs, found).detach()))
+
+    def teaches(self, candidates: Candidates, batch: Batch) -> Bool[Tensor, " n"]:
+        """Which candidates masks can be learned from: those whose object's mask is known."""
+        return drawn(candidates, batch.truth())
 
     def logits(self, dense: Maps, candidates: Candidates) -> Float[Tensor, "n h w"]:
         """MaskHead(F~, theta) of each candidate (5.2.2), enlarged; a few candidates at a time, so memory stays bounded."""
@@ -165,19 +171,45 @@ def mean_count(candidates: Candidates) -> Float[Tensor, ""]:
 
 
 def drawn_masks(target: Targets) -> Bool[Tensor, "n h w"]:
-    """The masks of an image's objects.
+    """The masks of an image's objects, each of which must be known.
+
+    Raises:
+        InputError: the data were read without masks, or with those of some objects.
+    """
+    if target.drawn is not None and not target.drawn.all():
+        raise InputError("this method learns from the mask of every object: set data.masks=true, not data.masks=some")
+    return some_masks(target)
+
+
+def some_masks(target: Targets) -> Bool[Tensor, "n h w"]:
+    """The masks of an image's objects, empty where `Targets.drawn` says so.
 
     Raises:
         InputError: the data were read without masks.
     """
     if target.masks is None:
-        raise InputError("this model learns from masks and the data came without: set data.masks=true")
+        raise InputError(
+            "this model learns from masks and the data came without: set data.masks=true (or some, where not all are drawn)"
+        )
     return target.masks
+
+
+def drawn(candidates: Candidates, targets: tuple[Targets, ...]) -> Bool[Tensor, " n"]:
+    """Whether the mask of each candidate's object is known.
+
+    Raises:
+        InputError: the data were read without masks.
+    """
+    known, first = joined([
+        some_masks(target).new_ones(len(target)) if target.drawn is None else target.drawn for target in targets
+    ])  # fmt: skip
+    assert candidates.target is not None
+    return known[first[candidates.image] + candidates.target]
 
 
 def masks_of(candidates: Candidates, targets: tuple[Targets, ...], stride: int) -> Bool[Tensor, "n h w"]:
     """The mask of each candidate's object at the middle pixel of every `stride` x `stride` cell."""
-    masks, first = joined([drawn_masks(target)[:, stride // 2 :: stride, stride // 2 :: stride] for target in targets])
+    masks, first = joined([some_masks(target)[:, stride // 2 :: stride, stride // 2 :: stride] for target in targets])
     assert candidates.target is not None
     return masks[first[candidates.image] + candidates.target]
 
@@ -186,15 +218,21 @@ def semantic_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...]
     """Focal loss of every place's class, over the number of places with one (5.2.3; settings of AdelaiDet)."""
     labels = torch.stack([semantic_labels(target, stride) for target in targets])
     count = mean_over_ranks((labels >= 0).sum().to(logits.dtype)).clamp(min=1)
-    return focal_loss(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()) / count
+    weight = (labels != IGNORED).to(logits.dtype).flatten()
+    return focal_loss(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten(), weight=weight) / count
 
 
 def semantic_labels(target: Targets, stride: int) -> Int[Tensor, "h w"]:
-    """The class of the smallest object at the middle pixel of every cell; -1 where there is none."""
-    masks = drawn_masks(target)
+    """The class of the smallest object at the middle pixel of every cell; -1 where there is none.
+
+    -2 where there may be one: in the boxes of objects whose masks are not known.
+    """
+    masks = some_masks(target)
     area = masks.sum(dim=(1, 2)).float()
     at = masks[:, stride // 2 :: stride, stride // 2 :: stride]
     covered = torch.where(at, area[:, None, None], float("inf"))
     nothing = covered.new_full((1, *covered.shape[1:]), float("inf"))
     least, row = torch.cat([covered, nothing]).min(dim=0)
-    return torch.where(least.isinf(), -1, torch.cat([target.labels, target.labels.new_tensor([-1])])[row])
+    labels = torch.where(least.isinf(), -1, torch.cat([target.labels, target.labels.new_tensor([-1])])[row])
+    unknown = target.boxes[:0] if target.drawn is None else target.boxes[~target.drawn]
+    return labels.where(~filled_boxes(unknown, stride, *labels.shape).any(dim=0), IGNORED)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 # RetinaNet's exp(dw) is capped so that one wild location cannot overflow: 1000 px from a 16 px anchor.
@@ -95,3 +95,13 @@ def decode_deltas(anchors: Float[Tensor, "l 4"], deltas: Float[Tensor, "b l 4"])
     center = anchors[:, :2] + 0.5 * size + deltas[..., :2] * size
     half = 0.5 * size * deltas[..., 2:].clamp(max=LARGEST_LOG_SCALE).exp()
     return torch.cat([center - half, center + half], dim=-1)
+
+
+def filled_boxes(boxes: Float[Tensor, "n 4"], stride: int, height: int, width: int) -> Bool[Tensor, "n h w"]:
+    """Whether the middle pixel of each cell belongs to each box, which covers the pixels int(x1) to int(x2)."""
+    low, high = boxes[:, :2].floor(), (boxes[:, 2:] + 1).floor()
+    down = torch.arange(height, device=boxes.device) * stride + stride // 2
+    across = torch.arange(width, device=boxes.device) * stride + stride // 2
+    rows = (down >= low[:, 1:]) & (down < high[:, 1:])
+    columns = (across >= low[:, :1]) & (across < high[:, :1])
+    return rows[:, :, None] & columns[:, None, :]

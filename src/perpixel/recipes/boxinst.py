@@ -173,6 +173,14 @@ def boxinst_r101_voc() -> Recipe:
     return _voc("boxinst_r101_voc", R101)
 
 
+def boxinst_r50_characters() -> Recipe:
+    """BoxInst on characters of ICDAR 2019 ReCTS (6.3.7), all settings as on COCO. Paper: pictures (figure 6.4), no AP.
+
+    perpixel train boxinst_r50_characters data=rects.yaml
+    """
+    return _recipe("boxinst_r50_characters", R50, THESIS)
+
+
 def boxinst_mobilenetv2() -> Recipe:
     """BoxInst on MobileNetV2: masks from one's own boxes.
 
@@ -203,4 +211,4 @@ def _recipe(
 
 
 def _voc(name: str, backbone: Backbone) -> Recipe:
-    return replace(_recipe(name, backbone, training=VOC_TRAINING), data=ONE_SCALE)
+    return replace(_recipe(name, backbone, THESIS, VOC_TRAINING), data=ONE_SCALE)
