@@ -199,7 +199,8 @@ def advice(affinity: Affinity, enough: float = 0.975, least_kept: float = 0.2) -
 
     Args:
         affinity: of the recipe's neighbourhood.
-        enough: share of right pairs that is taken to suit: a little under COCO's at the chapter's tau (98.3 % there, 97.8 % measured here).
+        enough: share of right pairs that is taken to suit: a little under COCO's at the chapter's tau (98.3 % there, 97.8 %
+            measured here).
         least_kept: share of the right pairs that must be left to learn from.
     """
     usable = [tau for tau in TAUS[5:61:5] if affinity.kept(tau) >= least_kept]

@@ -105,7 +105,7 @@ def chart(
     if marks:
         y = HEIGHT - 60
         parts.append(f'<circle cx="{WIDTH - 140}" cy="{y - 4}" r="4" fill="none" stroke="#000"/>')
-        parts.append(f'<text x="{WIDTH - 124}" y="{y}">thesis, COCO val2017</text>')
+        parts.append(f'<text x="{WIDTH - 124}" y="{y}">thesis, COCO</text>')
     return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
 
