@@ -14,7 +14,7 @@ from torch import Tensor
 from perpixel.config import override
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.convert.adelaidet import ADELAIDET
-from perpixel.engine.convert.condinst import ADELAIDET_CONDINST
+from perpixel.engine.convert.condinst import ADELAIDET_CONDINST, MMDETECTION_CONDINST
 from perpixel.engine.convert.detect import LAYOUTS, detect_layout
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.infer import infer_config
@@ -29,6 +29,7 @@ from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.fpn import FPN
+from perpixel.nn.layers import Pixels
 from perpixel.nn.renaming import matching, renamed
 from perpixel.ops.assign import LevelRanges
 from perpixel.ops.dynamic import filter_count
@@ -66,6 +67,8 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
         ("mm_fcos_r50", "mmdetection", 80, TOWER_BIASES - FROZEN_AFFINE, 8),
         ("mm_fcos_r50_center_normbbox_giou", "mmdetection", 80, -FROZEN_AFFINE, 0),
         ("mm_retinanet_r50", "mmdetection", 80, -FROZEN_AFFINE, 0),
+        ("mm_condinst_r50", "mmdetection", 80, -FROZEN_AFFINE, 0),
+        ("mm_boxinst_r50", "mmdetection", 80, -FROZEN_AFFINE, 0),
     ],
 )
 def test_every_name_is_used_and_every_weight_filled(name: str, layout: str, classes: int, more: int, filled: int):
@@ -116,6 +119,36 @@ def test_mask_networks_are_told_by_their_numbers(depth: int, width: int, channel
     weights["instance_head.controller.weight"] = torch.zeros(7)
     with pytest.raises(InputError, match="mask networks of 7 numbers"):
         infer_config(ADELAIDET_CONDINST.base, weights)
+
+
+def test_settings_of_mmdetections_condinst():
+    """Its BoxInst has 16 channels in the mask network as well: 18 x 16 + 16 x 16 + 16 weights and 33 biases are 593."""
+    plain, boxes = (convert_checkpoint(zeros(name)[0]).config for name in ("mm_condinst_r50", "mm_boxinst_r50"))
+    assert plain.instance == CondInst()
+    assert boxes.instance == BoxInst(width=16)
+    assert isinstance(plain.head, FCOS)
+    assert (plain.head.activation, plain.head.quality_tower, plain.head.radius) == ("relu", "box", 1.5)
+    assert plain.pixels == Pixels()
+    assert plain.backbone == Backbone("resnet50", weights=None)
+    assert plain.neck == FPN()
+
+
+def test_mmdetections_masks_land_where_they_belong():
+    """A number for each weight, sent through the conversion: levels, convolutions and norms of the mask branch stay apart."""
+    names = zeros("mm_condinst_r50")[0]
+    table, _ = renamed({name: torch.tensor(i) for i, name in enumerate(names)}, MMDETECTION_CONDINST.rows(names))
+    known = list(names)
+    theirs = {ours: known[int(i)] for ours, i in table.items()}
+    branch = "mask_head.mask_feature_head"
+    for ours, wanted in {
+        "mask_branch.refine.1.0.weight": f"{branch}.convs_all_levels.1.conv1.conv.weight",
+        "mask_branch.refine.2.1.running_var": f"{branch}.convs_all_levels.2.conv2.bn.running_var",
+        "mask_branch.tower.3.0.weight": f"{branch}.conv_branch.3.conv.weight",
+        "mask_branch.tower.3.1.bias": f"{branch}.conv_branch.3.bn.bias",
+        "mask_branch.tower.4.bias": f"{branch}.conv_pred.bias",
+        "controller.weight": "bbox_head.controller.weight",
+    }.items():
+        assert theirs[f"instance_head.{ours}"] == wanted
 
 
 def test_settings_of_a_bifpn():
@@ -373,7 +406,11 @@ def test_templates():
     assert matching(["u.3.v.3.w", "u.v"], ["{*}.{i}.{*}.{i}.{*}"]) == ["u.3.v.3.w"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.name} {type(layout.base.head).__name__}")
+@pytest.mark.parametrize(
+    "layout",
+    LAYOUTS,
+    ids=lambda layout: f"{layout.name} {'with masks' if layout.base.instance else type(layout.base.head).__name__}",
+)
 def test_overrides_in_notes_exist(layout: Layout):
     """What a note tells the user to write is accepted."""
     recipe = Recipe("converted", layout.base)

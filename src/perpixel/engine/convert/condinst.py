@@ -1,14 +1,19 @@
-"""CondInst and BoxInst of AdelaiDet: its FCOS, a mask branch and the controller. They differ in nothing but the loss."""
+"""CondInst and BoxInst of AdelaiDet and mmdetection: their FCOS, a mask branch and the controller; only the loss differs."""
 
 from collections.abc import Collection
 from dataclasses import replace
 
 from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, PIXEL_STATISTICS, backbone_and_neck
 from perpixel.engine.convert.layout import Layout
+from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, fixed_statistics
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
+from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
-from perpixel.nn.renaming import Rows
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN
+from perpixel.nn.layers import Pixels
+from perpixel.nn.renaming import Rows, matching
 
 INSTANCE_HEAD: Rows = (
     ("instance_head.controller.{*}", "controller.{*}"),
@@ -37,5 +42,40 @@ ADELAIDET_CONDINST = Layout(
         *ADELAIDET.notes,
         "16 mask channels are taken as BoxInst, which matters for further training only; if it was CondInst: "
         "model.instance.kind=CondInst model.instance.mask_channels=16",
+    ),
+)
+
+_BRANCH = "mask_head.mask_feature_head"
+
+
+def _mmdetection_rows(names: Collection[str]) -> Rows:
+    convs = len(matching(names, [f"{_BRANCH}.conv_branch.{{i}}.conv.weight"]))
+    branch = "instance_head.mask_branch"
+    levels = [(f"{branch}.refine.{i}", f"{_BRANCH}.convs_all_levels.{i}.conv{i}") for i in range(3)]
+    blocks = [*levels, (f"{branch}.tower.{{i}}", f"{_BRANCH}.conv_branch.{{i}}")]
+    layers = ((".0.{*}", ".conv.{*}"), (".1.{*}", ".bn.{*}"))
+    return (
+        *MMDETECTION_FCOS.rows(names),
+        ("instance_head.controller.{*}", "bbox_head.controller.{*}"),
+        *((ours + a, theirs + b) for ours, theirs in blocks for a, b in layers),
+        (f"{branch}.tower.{convs}.{{*}}", f"{_BRANCH}.conv_pred.{{*}}"),
+    )
+
+
+MMDETECTION_CONDINST = Layout(
+    name="mmdetection",
+    marks=("bbox_head.controller.weight", f"{_BRANCH}.conv_pred.weight"),
+    rows=_mmdetection_rows,
+    base=DetectorConfig(
+        Pixels(), Backbone(weights=None), FPN(), FCOS(center="mask", iou_smoothing=0.0), CondInst(), Selection()
+    ),
+    adapt=fixed_statistics,
+    notes=(
+        "a PyTorch-style ResNet and RGB are assumed, as mmdetection's own CondInst and BoxInst have them",
+        "the order of the filters' numbers (all weights, then all biases) and of their inputs (coordinates, then mask features) is "
+        "taken as AdelaiDet's: mmdetection's documentation does not tell it, so look at some masks before you rely on them",
+        "16 mask channels are taken as BoxInst, which matters for further training only; if it was CondInst: "
+        "model.instance.kind=CondInst model.instance.mask_channels=16 model.instance.width=16",
+        "scores are the square roots of mmdetection's: same order, other numbers",
     ),
 )

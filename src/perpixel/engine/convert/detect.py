@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from perpixel.engine.convert.adelaidet import ADELAIDET, DETECTRON2_FCOS, DETECTRON2_RETINANET
-from perpixel.engine.convert.condinst import ADELAIDET_CONDINST
+from perpixel.engine.convert.condinst import ADELAIDET_CONDINST, MMDETECTION_CONDINST
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, MMDETECTION_RETINANET
@@ -18,6 +18,7 @@ LAYOUTS = (
     FCOS_ORIGINAL,
     TORCHVISION_FCOS,
     TORCHVISION_RETINANET,
+    MMDETECTION_CONDINST,
     MMDETECTION_FCOS,
     MMDETECTION_RETINANET,
     DETECTRON2_FCOS,

@@ -53,7 +53,7 @@ def _retinanet(names: Collection[str]) -> Rows:
     )
 
 
-def _fixed_statistics(config: DetectorConfig, names: Collection[str]) -> DetectorConfig:
+def fixed_statistics(config: DetectorConfig, names: Collection[str]) -> DetectorConfig:
     """Batch norms are frozen although they count batches; ResNeXts are PyTorch's."""
     config = replace(config, backbone=replace(config.backbone, norm="frozen"))
     return replace(config, pixels=Pixels()) if config.backbone.name.startswith("resnext") else config
@@ -61,7 +61,7 @@ def _fixed_statistics(config: DetectorConfig, names: Collection[str]) -> Detecto
 
 def _improved_fcos(config: DetectorConfig, names: Collection[str]) -> DetectorConfig:
     """Of mmdetection's configs, those with biases beside GroupNorm are the improved ones ("center-normbbox-centeronreg-giou")."""
-    config = _fixed_statistics(config, names)
+    config = fixed_statistics(config, names)
     if "bbox_head.cls_convs.0.conv.bias" not in names:
         return config
     assert isinstance(config.head, FCOS)
@@ -98,7 +98,7 @@ MMDETECTION_RETINANET = Layout(
     base=DetectorConfig(
         Pixels(), Backbone(weights=None), FPN(top_relu=False), RetinaNet(ratio_first=True), None, Selection(iou=0.5)
     ),
-    adapt=_fixed_statistics,
+    adapt=fixed_statistics,
     notes=(
         "a PyTorch-style ResNet is assumed; for a Caffe-style one: model.backbone.stride_in_1x1=true model.pixels.order=bgr "
         "model.pixels.mean=[123.675,116.28,103.53] model.pixels.std=[1,1,1]",
