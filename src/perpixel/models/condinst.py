@@ -23,7 +23,7 @@ from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
 from perpixel.ops.masks import aligned_bilinear
 from perpixel.ops.reduce import mean_over_ranks
-from perpixel.ops.sampling import conv_at, patches_at
+from perpixel.ops.sampling import conv_at, patches_at, portions
 from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
 
 CHUNK_BYTES = 32 * 2**20
@@ -128,7 +128,7 @@ class CondInstHead(InstanceHead):
         # Inputs twice (gathered, joined), and every layer's result.
         each = filters.element_size() * height * width * (2 * self.channels[0] + sum(self.channels[1:]))
         parts = []
-        for rows in torch.arange(len(candidates), device=filters.device).split(max(1, CHUNK_BYTES // each)):
+        for rows in portions(candidates, max(1, CHUNK_BYTES // each)):
             some = candidates.rows(rows)
             inputs = torch.cat([self.coordinates(some, height, width), features[some.image]], dim=1)
             small = apply_filters(inputs, split_filters(filters[rows], self.channels))
@@ -139,12 +139,12 @@ class CondInstHead(InstanceHead):
         """O of 5.2.1: for each candidate x and y of every place of the mask features."""
         config = self.config
         if config.coordinates == "none":
-            return candidates.points.new_zeros((len(candidates), 0, height, width))
+            return candidates.points.new_zeros((candidates.image.shape[0], 0, height, width))
         device = candidates.points.device
         places = grid_points(((height, width),), (self.mask_stride,), device=device)[0].T.unflatten(1, (height, width))
         if config.coordinates == "absolute":
-            extent = places.new_tensor([width, height])[:, None, None] * self.mask_stride
-            return (2 * places / extent - 1).expand(len(candidates), -1, -1, -1)
+            extent = torch.tensor([width, height], device=device)[:, None, None] * self.mask_stride
+            return (2 * places / extent - 1).expand(candidates.image.shape[0], -1, -1, -1)
         size = config.coordinate_scale * candidates.strides
         return (candidates.points[:, :, None, None] - places) / size[:, None, None, None]
 

@@ -22,7 +22,7 @@ from perpixel.models.target_boxes import OverlappingPoints
 from perpixel.nn.region_mask import RegionMask
 from perpixel.ops.dynamic import dynamic_conv
 from perpixel.ops.masks import crop_masks, edge_pixels
-from perpixel.ops.sampling import conv_at, image_rows, patches_at
+from perpixel.ops.sampling import conv_at, image_rows, patches_at, portions
 from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches, Targets
 
 Towers = tuple[Float[Tensor, "b c _ _"], ...]
@@ -142,8 +142,8 @@ class PointINSHead(InstanceHead):
 
     def predict(self, dense: Towers, candidates: Candidates) -> BoxMasks:
         """Mask probabilities over each candidate's box."""
-        portions = torch.arange(len(candidates), device=candidates.image.device).split(AT_ONCE)
-        return BoxMasks(torch.cat([self.logits(dense, candidates.rows(rows)).sigmoid() for rows in portions]))
+        parts = [self.logits(dense, candidates.rows(rows)).sigmoid() for rows in portions(candidates, AT_ONCE)]
+        return BoxMasks(torch.cat(parts))
 
 
 def fully_connected(layers: Layers, inputs: int, hidden: int, outputs: int) -> nn.Sequential:

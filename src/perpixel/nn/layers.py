@@ -28,15 +28,20 @@ class Pixels:
 
     def normalize(self, images: Num[Tensor, "b 3 h w"], sizes: tuple[tuple[int, int], ...]) -> Float[Tensor, "b 3 h w"]:
         """Standardised images in the network's channel order; the padding around each image stays zero."""
+        out = self.standardize(images)
+        for row, (height, width) in zip(out, sizes, strict=True):
+            row[:, height:] = 0
+            row[:, :, width:] = 0
+        return out
+
+    def standardize(self, images: Num[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Pixels less the mean over the deviation, in the network's channel order."""
         shape = (1, 3, 1, 1)
         kind = torch.promote_types(images.dtype, torch.float32)
         mean = torch.tensor(self.mean, dtype=kind, device=images.device).reshape(shape)
         std = torch.tensor(self.std, dtype=kind, device=images.device).reshape(shape)
         out = images.float().sub_(mean) if images.dtype == torch.uint8 else images - mean
         out = out.div_(std)
-        for row, (height, width) in zip(out, sizes, strict=True):
-            row[:, height:] = 0
-            row[:, :, width:] = 0
         return out.flip(1) if self.order == "bgr" else out
 
 

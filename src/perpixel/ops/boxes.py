@@ -51,7 +51,7 @@ def overlap(
 def clip_boxes(boxes: Float[Tensor, "*n 4"], size: tuple[int, int]) -> Float[Tensor, "*n 4"]:
     """Boxes cut at the borders of an image of `size` (height, width)."""
     height, width = size
-    limit = boxes.new_tensor([width, height, width, height])
+    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(boxes.clamp(min=0), limit)
 
 

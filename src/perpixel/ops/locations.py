@@ -61,5 +61,5 @@ def join_levels(maps: Sequence[Float[Tensor, "b _ _ _"]], per_cell: int = 1) -> 
     At least float32, whatever precision the maps were computed in: losses and boxes are taken from it.
     """
     kind = torch.promote_types(maps[0].dtype, torch.float32)
-    rows = [x.to(kind).permute(0, 2, 3, 1).reshape(len(x), x.shape[2] * x.shape[3] * per_cell, -1) for x in maps]
+    rows = [x.to(kind).permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2] * x.shape[3] * per_cell, -1) for x in maps]
     return torch.cat(rows, dim=1)

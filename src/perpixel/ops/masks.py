@@ -81,8 +81,10 @@ def crop_masks(
         boxes: (n, 4) xyxy in pixels of the image; what lies outside the image is no mask.
         size: cells a side.
     """
-    regions = torch.cat([rows[:, None].to(boxes.dtype), boxes], dim=1)
-    covered = roi_align(masks[:, None].to(boxes.dtype), regions, size, aligned=True)
+    # RoIAlign continues an image by one pixel past its border: a frame of nothing keeps masks that touch it from growing.
+    framed = functional.pad(masks[:, None].to(boxes.dtype), (1, 1, 1, 1))
+    regions = torch.cat([rows[:, None].to(boxes.dtype), boxes + 1], dim=1)
+    covered = roi_align(framed, regions, size, aligned=True)
     return covered[:, 0] >= 0.5
 
 

@@ -18,12 +18,13 @@ def patches_at(
     A convolution of the patches (`conv_at`) equals the dense convolution followed by a gather, and skips the ~20,000
     locations that are no candidates (PointINS, section 3.3).
     """
-    patches = maps[0].new_zeros((len(candidates), maps[0].shape[1], size, size))
+    patches = maps[0].new_zeros((candidates.image.shape[0], maps[0].shape[1], size, size))
     reach = torch.arange(size, device=maps[0].device) - size // 2
     for level, values in enumerate(maps):
         rows = torch.nonzero(candidates.level == level).squeeze(1)
         height, width = values.shape[2:]
-        y, x = candidates.cell[rows] // width, candidates.cell[rows] % width
+        y = candidates.cell[rows] // width
+        x = candidates.cell[rows] - y * width
         near_y, near_x = (y[:, None] + reach)[:, :, None], (x[:, None] + reach)[:, None, :]
         inside = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
         # The map itself is read, not a padded copy. Advanced indices around a slice come first: (rows, s, s, c).
@@ -43,6 +44,15 @@ def conv_at(
 ) -> Float[Tensor, "n out"]:
     """What a convolution with `weight` gives at the middle of each patch: one matrix product, in the weight's precision."""
     return F.linear(patches.flatten(1).to(weight.dtype), weight.flatten(1), bias)
+
+
+def portions(candidates: Candidates, at_once: int) -> tuple[Int[Tensor, " _"], ...]:
+    """The candidates' row numbers, at most `at_once` together, for work whose memory must not grow with their number.
+
+    A graph that is being exported cannot loop as often as its input demands: there it is one portion.
+    """
+    rows = torch.arange(candidates.image.shape[0], device=candidates.image.device)
+    return (rows,) if torch.compiler.is_exporting() else rows.split(at_once)
 
 
 def rows_at(values: Float[Tensor, "b l d"], candidates: Candidates) -> Float[Tensor, "n d"]:

@@ -1,0 +1,148 @@
+"""A detector as one graph from pixels to boxes, scores, classes and masks: the form that is exported.
+
+`Detector.predict` chooses detections image by image, with shapes that depend on what is in the image. Here the same choice is
+made for the whole batch at once, without a loop over images, so that one file serves any batch size: the best locations of each
+level, NMS with every class of every image on ground of its own, the best `keep` of each image.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from perpixel.models.candidates import Selection, candidates_at
+from perpixel.models.detector import Detector
+from perpixel.ops.boxes import clip_boxes
+from perpixel.ops.masks import probabilities_in_input
+from perpixel.structures import Candidates, DenseOutputs, Keypoints
+
+DIVISOR = 32
+"""The network sees images whose sides are multiples of this; what is missing is padded inside the graph."""
+
+
+class StaticDetector(nn.Module):
+    """A detector's inference as one graph.
+
+    Args:
+        detector: its weights are shared, not copied.
+    """
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Float[Tensor, "b 3 h w"], score: Float[Tensor, "1"]) -> dict[str, Tensor]:
+        """What is in the images: n rows, image by image, best first.
+
+        Args:
+            images: RGB, 0..255; all of one size, any size.
+            score: least score of a row, beside the selection's own threshold.
+
+        Returns:
+            boxes (n, 4) xyxy in pixels of `images`, inside them; scores (n,); classes (n,); image (n,): the row of the batch that
+            a detection belongs to; and what an instance head adds: masks (n, h, w), probabilities at every pixel of
+            `images`, or keypoints (n, k, 3).
+        """
+        detector = self.detector
+        height, width = images.shape[2:]
+        canvas = F.pad(detector.pixels.standardize(images), (0, _up(width) - width, 0, _up(height) - height))
+        outputs, dense = detector(canvas)
+        found = choose(detector.selection, outputs, height, width, score)
+        assert found.scores is not None
+        boxes = clip_boxes(found.boxes, (height, width))
+        result = {"boxes": boxes, "scores": found.scores, "classes": found.labels, "image": found.image}
+        if detector.instance_head is None:
+            return result
+        more = detector.instance_head.predict(dense, found)
+        if isinstance(more, Keypoints):
+            return result | {"keypoints": more.values}
+        return result | {"masks": probabilities_in_input(more, found.boxes, (height, width))}
+
+
+def _up(pixels: int) -> int:
+    """The next multiple of the divisor."""
+    return (pixels + DIVISOR - 1) // DIVISOR * DIVISOR
+
+
+def choose(
+    selection: Selection, outputs: DenseOutputs, height: int, width: int, score: Float[Tensor, "1"]
+) -> Candidates:
+    """What `Selection.choose` finds in images of one size, all images at once.
+
+    It is the same choice but for rounding: boxes of different images and classes are moved apart for NMS, which costs their
+    coordinates some of their last bits, and boxes that reach farther than an image's side beyond it are cut there.
+
+    Args:
+        selection, outputs: as there.
+        height, width: of the images inside the padding.
+        score: least score of a row.
+    """
+    images, _, classes = outputs.logits.shape
+    image, pair, scores = best_pairs(selection, outputs)
+    rows = torch.nonzero((scores > 0) & (scores >= score)).squeeze(1)
+    image, pair, scores = image[rows], pair[rows], scores[rows]
+    location, labels = pair // classes, pair % classes
+    boxes = outputs.boxes[image, location]
+    if selection.clip_first:
+        boxes = clip_boxes(boxes, (height, width))
+    best = nms(apart(boxes, image, labels, classes, height, width), scores, selection.iou)
+    best = best[first_of_images(image[best], images, selection.keep)]
+    return candidates_at(outputs, image[best], location[best], boxes[best], labels[best], scores=scores[best])
+
+
+def best_pairs(
+    selection: Selection, outputs: DenseOutputs
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"], Float[Tensor, " p"]]:
+    """The best pairs of location and class of every level and image, a fixed number: those below the threshold score -1.
+
+    Returns:
+        Image, pair (location times classes plus class) and score of each.
+    """
+    probability = outputs.logits.sigmoid()
+    scores = measured = probability
+    if outputs.quality is not None:
+        product = probability * outputs.quality.sigmoid()[:, :, None]
+        scores = product.sqrt()
+        measured = {"class": probability, "product": product, "score": scores}[selection.threshold_on]
+    images, _, classes = scores.shape
+    levels = torch.where(measured > selection.threshold, scores, -1).split(outputs.locations.counts, dim=1)
+    best, pairs, first = [], [], 0
+    for level, count in zip(levels, outputs.locations.counts, strict=True):
+        # A level may have fewer pairs than enter: with these there are always enough, and they stay below the threshold.
+        enough = F.pad(level.flatten(1), (0, selection.per_level), value=-1.0)
+        values, at = enough.topk(selection.per_level, dim=1)
+        best.append(values)
+        pairs.append((at + first).clamp(max=(first // classes + count) * classes - 1))
+        first = first + count * classes
+    image = torch.arange(images, device=scores.device)[:, None].expand(-1, selection.per_level * len(best))
+    return image.flatten(), torch.cat(pairs, dim=1).flatten(), torch.cat(best, dim=1).flatten()
+
+
+def apart(
+    boxes: Float[Tensor, "n 4"],
+    image: Int[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    classes: int,
+    height: int,
+    width: int,
+) -> Float[Tensor, "n 4"]:
+    """Boxes moved so that only those of the same image and class can overlap: one NMS does for all.
+
+    Classes stand in a square, images below each other: so coordinates stay small, and exact to a hundredth of a pixel.
+    """
+    columns = math.ceil(math.sqrt(classes))
+    place = torch.stack([labels % columns, image * columns + labels // columns], dim=1)
+    size = torch.tensor([width, height], dtype=boxes.dtype, device=boxes.device)
+    near = boxes.unflatten(1, (2, 2)).maximum(-size).minimum(2 * size)
+    return (near + (place * (3 * size + 1))[:, None]).flatten(1)
+
+
+def first_of_images(image: Int[Tensor, " n"], images: int, keep: int) -> Int[Tensor, " m"]:
+    """Rows of the first `keep` of each image, image by image, in the given order."""
+    mine = image[:, None] == torch.arange(images, device=image.device)
+    rank = (mine.long().cumsum(0) * mine).sum(dim=1) - 1
+    rows = torch.nonzero(rank < keep).squeeze(1)
+    return rows[torch.argsort(image[rows] * keep + rank[rows])]
