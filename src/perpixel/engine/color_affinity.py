@@ -13,9 +13,10 @@ from perpixel.data.geometry import resized_size, whole
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
-from perpixel.models.boxinst import BoxInst, BoxInstHead, Scene, filled_boxes
+from perpixel.models.boxinst import BoxInst, BoxInstHead, Scene
 from perpixel.models.detector import DetectorConfig
 from perpixel.ops.affinity import color_similarity, ends, half_neighbourhood
+from perpixel.ops.boxes import filled_boxes
 from perpixel.structures import Batch, pad_images
 
 TAUS: tuple[float, ...] = tuple(k / 100 for k in range(100))
