@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from perpixel.data.masks import draw_shape
 from perpixel.data.open import open_dataset
 from perpixel.data.shapes import ShapesDataset
+from perpixel.engine.metrics import coco_metrics
 from perpixel.errors import InputError
 
 OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox>{}</bndbox></object>"
@@ -57,6 +59,63 @@ def test_voc_splits(voc):
     with pytest.raises(InputError, match=r"dog_val\.txt: the class 'ant' is not among the training set's cat, dog"):
         open_dataset(voc / "ImageSets/Main/dog_val.txt", classes=train.classes)
     assert len(open_dataset(voc / "ImageSets/Main/dog_val.txt")) == 2
+
+
+def _picture(path, *patches):
+    """A palette picture of 30 x 20 pixels: (number, x1, y1, x2, y2) painted one after the other."""
+    numbers = np.zeros((20, 30), np.uint8)
+    for number, x1, y1, x2, y2 in patches:
+        numbers[y1:y2, x1:x2] = number
+    picture = Pillow.fromarray(numbers, "P")
+    picture.putpalette([channel for level in range(256) for channel in (level, 255 - level, level)])
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path)
+
+
+def test_voc_masks(voc):
+    """Numbers need not be in the order of the xml: mask 1 lies in the second object's box, mask 2 in the first one's, 7 in none.
+
+    The border (255) belongs to nobody, so of the dog's 10 x 20 pixels 8 x 18 are its own. An image without a picture has boxes.
+    """
+    _picture(
+        voc / "SegmentationObject/a.png", (255, 0, 0, 10, 20), (2, 1, 1, 9, 19), (1, 4, 5, 7, 8), (7, 20, 10, 25, 15)
+    )
+    dataset = open_dataset(voc)
+    dog, cat = (draw_shape(shape, (20, 30)) for shape in dataset.record(0).shapes)
+    assert dog.sum() == 8 * 18 - 9 and cat.sum() == 9 and cat[5:8, 4:7].all() and not (dog & cat).any()
+    assert dataset.record(1).shapes == (None,)
+    # The cat is marked difficult: not counted.
+    assert dataset.box_only_counts.tolist() == [0, 1, 0] and dataset.object_counts.tolist() == [1, 1, 0]
+    assert [bool(a.get("segmentation")) for a in dataset.coco_truth()["annotations"]] == [True, True, False]
+
+
+def test_voc_masks_are_scored(voc):
+    """The masks themselves as results, on the split of the only image that has any: AP 1."""
+    _picture(voc / "SegmentationObject/a.png", (1, 0, 0, 10, 20), (2, 4, 5, 7, 8))
+    truth = open_dataset(voc / "ImageSets/Main/train.txt").coco_truth()
+    results = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "score": 0.9, "bbox": a["bbox"]}
+        | {"segmentation": a["segmentation"]}
+        for a in truth["annotations"]
+    ]
+    assert coco_metrics(truth, results, "segm").summary["AP"] == pytest.approx(1)
+
+
+def test_voc_mask_pictures_that_cannot_be_used(voc):
+    path = voc / "SegmentationObject/a.png"
+    path.parent.mkdir()
+    for picture, message in (
+        (Pillow.new("RGB", (30, 20)), "is of mode RGB, not a palette picture"),
+        (Pillow.new("P", (20, 30)), "has 20x30 pixels, its image 30x20"),
+    ):
+        picture.save(path)
+        with pytest.raises(InputError, match=rf"a\.png: {message}"):
+            open_dataset(voc)
+    path.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as a picture"):
+        open_dataset(voc)
+    dataset = open_dataset(voc, skip_bad=True)
+    assert len(dataset.skipped) == 1 and dataset.record(0).shapes == (None, None)
 
 
 @pytest.mark.parametrize(

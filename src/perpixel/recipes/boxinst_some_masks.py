@@ -1,7 +1,7 @@
 """Some masks, mostly boxes: tables 6.7 and 6.8 of thesis 002. Of COCO's 80 classes Pascal VOC has 20; one part comes with masks.
 
 As `boxinst_r50_1x_thesis`, but that objects of the classes in `data.masks_of` teach their masks by Dice. The paper's figures are
-mask AP on COCO val2017 over all 80 classes, and over the classes without masks; `perpixel evaluate` prints both. None of these was
+mask AP on COCO val2017 over all 80 classes, and over those without masks; `perpixel evaluate` prints both. None of these was
 trained by us. The chapter does not say which loss the drawn masks have, nor how it weighs against the others' losses: here it
 is CondInst's, and every candidate weighs the same.
 """
