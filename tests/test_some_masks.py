@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import hotcoco.mask
 import pytest
@@ -331,3 +332,23 @@ def test_a_mixed_file_from_the_command_line(tmp_path, capsys):
     assert main(["train", "condinst_shapes", *data, some[0], "--device", "cpu", "--out", str(tmp_path / "d")]) == 0
     assert main(["check", str(path), "--sheet", str(tmp_path / "sheet.png")]) == 0
     assert "objects have a box but no mask: data.masks=some" in capsys.readouterr().out
+
+
+def test_characters(tmp_path, monkeypatch):
+    """The program of docs/methods/boxinst.md on a miniature of ReCTS: a slanted quadrilateral's box, a crowd where unreadable."""
+    page = (Path(__file__).resolve().parents[1] / "docs/methods/boxinst.md").read_text("utf-8")
+    program = page.partition("```python\n# rects.py")[2].partition("```")[0].partition("\n")[2]
+    for folder in ("gt", "img"):
+        (tmp_path / "rects" / folder).mkdir(parents=True)
+    Pillow.new("RGB", (60, 40)).save(tmp_path / "rects/img/train_1.jpg")
+    chars = [
+        {"points": [10, 5, 20, 7, 19, 18, 9, 16], "transcription": "店", "ignore": 0},
+        {"points": [30, 5, 40, 5, 40, 15, 30, 15], "transcription": "###", "ignore": 1},
+    ]
+    (tmp_path / "rects/gt/train_1.json").write_text(json.dumps({"chars": chars, "lines": []}), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "rects.py", "exec"), {})
+    dataset = read_coco(tmp_path / "rects.json")
+    record = dataset.record(0)
+    assert dataset.classes == ("character",) and record.path.is_file()
+    assert record.boxes.tolist() == [[9, 5, 20, 18], [30, 5, 40, 15]] and record.crowd.tolist() == [False, True]
