@@ -1,10 +1,10 @@
 """PointINS: the paper's rows on COCO (Qi et al., table 12), and small ones.
 
-All COCO recipes: 16 images a step, Adam with learning rate 0.00005, divided by 10 after 8 and 11 of 12 epochs (section 4.1), no
-weight decay, frozen BatchNorm. 12 epochs are 90,000 steps at short side 800. 72 epochs are 540,000 steps, the learning rate falls at
-the same fractions; of the augmentation the paper says "multi-scale and random crop" and no more: here short sides 640..800, and crops
-that keep at least half of each side. AP figures are of masks and the paper's, on COCO test-dev; none of these was trained by us
-(that takes days of GPU), what was trained is in docs/methods/pointins.md.
+All COCO recipes: 16 images a step, Adam with learning rate 0.00005, divided by 10 after 8 and 11 of 12 epochs (section 4.1),
+no weight decay, frozen BatchNorm. 12 epochs are 90,000 steps at short side 800. 72 epochs are 540,000 steps, the learning rate
+falls at the same fractions; of the augmentation the paper says "multi-scale and random crop" and no more: here short sides
+640..800, and crops that keep at least half of each side. AP figures are of masks and the paper's, on COCO test-dev; none of these
+was trained by us (that takes days of GPU), what was trained is in docs/methods/pointins.md.
 """
 
 from dataclasses import replace
@@ -13,7 +13,6 @@ from perpixel.data.settings import Augment, DataConfig
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.settings import Training
 from perpixel.models.detector import DetectorConfig
-from perpixel.models.fcos import FCOS
 from perpixel.models.indicator import Indicator
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
@@ -23,7 +22,7 @@ from perpixel.nn.fpn import FPN
 from perpixel.recipes.fcos import R50, R101, X101_32x8d
 from perpixel.recipes.retinanet import IMPROVED, NMS_HALF
 from perpixel.recipes.shapes import fcos_shapes
-from perpixel.recipes.small import SMALL_DATA, SMALL_TRAINING, small_detector
+from perpixel.recipes.small import SMALL_DATA, SMALL_FCOS, SMALL_TRAINING, small_detector
 
 TRAINING = Training(
     optimizer="adam", learning_rate=5e-5, weight_decay=0.0, steps=90_000, milestones=(8 / 12, 11 / 12), batch_size=16
@@ -113,7 +112,7 @@ def pointins_mobilenetv2() -> Recipe:
 
     perpixel train pointins_mobilenetv2 data=my.yaml
     """
-    model = replace(small_detector(FCOS(initial_distance=1.0)), instance=PointINS(width=128))
+    model = replace(small_detector(SMALL_FCOS), instance=PointINS(width=128))
     return Recipe("pointins_mobilenetv2", model, replace(SMALL_DATA, masks=True), SMALL_TRAINING)
 
 
@@ -133,7 +132,7 @@ def pointins_shapes() -> Recipe:
     """
     recipe = fcos_shapes()
     # 64 channels: K^2 = C_in (3.2.1).
-    instance = PointINS(size=8, width=64, points=OverlappingPoints(limit=32))
+    instance = PointINS(size=8, width=64, points=OverlappingPoints(limit=16))
     data = replace(recipe.data, masks=True)
     model = replace(recipe.model, instance=instance)
     return Recipe("pointins_shapes", model, data, replace(recipe.training, steps=600))
