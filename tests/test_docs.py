@@ -28,7 +28,9 @@ from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
+from perpixel.models.mask_nms import MaskNMS
 from perpixel.models.retinanet import RetinaNet
+from perpixel.nn.bifpn import BiFPN
 from perpixel.recipes import all_recipes, get_recipe, get_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,7 +131,9 @@ def known_settings() -> set[str]:
     models = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
     policies = (RandomPositives(), BestPositives())
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
-    return {path for model in models for path in walk(to_dict(Recipe("any", model)))}
+    models += [DetectorConfig(neck=BiFPN()), DetectorConfig(mask_nms=MaskNMS())]
+    # What is null in a recipe is switched on by its kind.
+    return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.mask_nms.kind"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

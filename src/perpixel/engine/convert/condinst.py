@@ -72,8 +72,8 @@ MMDETECTION_CONDINST = Layout(
     adapt=fixed_statistics,
     notes=(
         "a PyTorch-style ResNet and RGB are assumed, as mmdetection's own CondInst and BoxInst have them",
-        "the order of the filters' numbers (all weights, then all biases) and of their inputs (coordinates, then mask features) is "
-        "taken as AdelaiDet's: mmdetection's documentation does not tell it, so look at some masks before you rely on them",
+        "the order of the filters' numbers (all weights, then all biases) and of their inputs (coordinates, then mask features) "
+        "is taken as AdelaiDet's: mmdetection's documentation does not tell it, so look at some masks before you rely on them",
         "16 mask channels are taken as BoxInst, which matters for further training only; if it was CondInst: "
         "model.instance.kind=CondInst model.instance.mask_channels=16 model.instance.width=16",
         "scores are the square roots of mmdetection's: same order, other numbers",
