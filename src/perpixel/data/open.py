@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Dataset
 from perpixel.data.shapes import ShapesDataset
@@ -12,7 +13,7 @@ from perpixel.errors import InputError
 
 _FORMS = (
     "a COCO json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or data.yaml:train,"
-    " or shapes:N:SEED"
+    " a Cityscapes split (gtFine/train), or shapes:N:SEED"
 )
 
 
@@ -27,7 +28,8 @@ def open_dataset(
 
     Args:
         source: a COCO json; a Pascal VOC folder (Annotations/ and JPEGImages/ or images/) or a split file in it; a YOLO
-            folder (images/ and labels/) or ``data.yaml:SPLIT``; or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images.
+            folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
+            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images.
         images: the folder of the images, where it cannot be found from the annotations.
         classes: the training set's classes, given to open an evaluation set with the same labels.
         skip_bad: leave out bad images and annotations and list them in `Dataset.skipped`.
@@ -53,6 +55,8 @@ def open_dataset(
         return read_coco(path, folder, classes=classes, skip_bad=skip_bad)
     if voc_root(path) is not None:
         return read_voc(path, folder, classes=classes, skip_bad=skip_bad)
+    if is_cityscapes(path):
+        return read_cityscapes(path, folder, classes=classes, skip_bad=skip_bad)
     if path.is_dir() and (path / "labels").is_dir():
         return read_yolo(path, None, folder, classes=classes, skip_bad=skip_bad)
     raise InputError(f"{path}: not a data set that is known here; give {_FORMS}")

@@ -10,11 +10,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from perpixel.data.cityscapes import CityscapesDataset
+from perpixel.data.dataset import Dataset
 from perpixel.data.loader import test_batches
 from perpixel.data.open import open_dataset
 from perpixel.data.settings import TestSize
 from perpixel.engine.augmented import Augmented, Views
 from perpixel.engine.checkpoint import build_model, load_checkpoint
+from perpixel.engine.cityscapes_metrics import cityscapes_metrics
 from perpixel.engine.evaluate import Evaluation, evaluate
 from perpixel.engine.files import write_atomically
 from perpixel.engine.gallery import evaluation_items, write_gallery
@@ -64,6 +67,7 @@ def evaluate_checkpoint(
     batches = test_batches(dataset, data, batch_size=batch_size)
     found = evaluate(model, dataset, batches, device, max_detections, examples if out is not None else 0)
     print_metrics(found)
+    by_cityscapes = _by_cityscapes(dataset, found)
     unseen = _without_masks(found, data.masks_of)
     if unseen:
         print("  ".join(["masks of classes that were trained without:", *(f"{k} {v:.4f}" for k, v in unseen.items())]))
@@ -71,6 +75,8 @@ def evaluate_checkpoint(
         out.mkdir(parents=True, exist_ok=True)
         numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
         _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
+        if by_cityscapes:
+            _write_json(out / "cityscapes.json", by_cityscapes)
         _write_json(out / "results.json", found.results)
         notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
         page = write_gallery(
@@ -92,6 +98,16 @@ def _without_masks(found: Evaluation, masks_of: Collection[str] | None) -> dict[
         return {}
     metrics = found.metrics["segm"]
     return metrics.mean_over({row.name for row in metrics.per_class} - set(masks_of))
+
+
+def _by_cityscapes(dataset: Dataset, found: Evaluation) -> dict[str, Any]:
+    """Prints and returns the masks' AP by Cityscapes' own rules; nothing for other data, or without masks."""
+    if not isinstance(dataset, CityscapesDataset) or "segm" not in found.metrics:
+        return {}
+    summary, table = cityscapes_metrics(dataset, found.results)
+    print("by Cityscapes' rules: " + "  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
+    print("  ".join(f"{name} {row['AP']:.4f}" for name, row in table.items()))
+    return {"summary": summary, "per_class": table}
 
 
 def _write_json(path: Path, value: Any) -> None:
