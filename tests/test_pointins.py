@@ -12,6 +12,7 @@ from perpixel.models.candidates import Selection
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.indicator import Indicator
+from perpixel.models.mask_nms import MaskNMS
 from perpixel.models.pointins import PointINS, masks_in_boxes
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.target_boxes import OverlappingPoints, Shares
@@ -321,6 +322,26 @@ def test_the_detectors_loss_feels_no_mask():
     model.loss(batch_of((3, 2)))["mask"].backward()
     assert model.box_head.deltas.weight.grad is None
     assert all(p.grad is not None for p in model.box_head.box_tower.parameters())
+
+
+@pytest.mark.parametrize("head, instance", DETECTORS, ids=["FCOS", "RetinaNet"])
+def test_masks_before_nms_are_those_after_it(head, instance, monkeypatch):
+    """Both orders of "Inference Details": the same detections, from more masks."""
+    model, batch = tiny(head, instance).build(3).eval(), replace(batch_of((1, 1)), targets=None)
+    torch.nn.init.normal_(model.instance_head.mask.to_logits.weight)
+    counts = []
+    predict = model.instance_head.predict
+    monkeypatch.setattr(model.instance_head, "predict", lambda d, c: counts.append(len(c)) or predict(d, c))
+    after = model.predict(batch)
+    model.selection = replace(model.selection, instances="before_nms")
+    before = model.predict(batch)
+    assert counts[0] == 14 < counts[1]
+    for one, other in zip(after, before, strict=True):
+        assert torch.equal(one.boxes, other.boxes) and torch.equal(one.scores, other.scores)
+        torch.testing.assert_close(one.masks.values, other.masks.values)
+        assert one.masks.values.std() > 0.01
+    with pytest.raises(InputError, match="instances=after_nms"):
+        replace(tiny(head, instance), selection=model.selection, mask_nms=MaskNMS()).build(3)
 
 
 def test_half_precision_towers():

@@ -131,6 +131,8 @@ class Selection:
         keep: detections an image.
         clip_first: boxes are cut at the image's border before NMS (torchvision) or only when they are mapped to the
             original image (AdelaiDet, detectron2).
+        instances: an instance head works for what NMS leaves (MEInst), or for all that enters NMS (TensorMask): the two
+            strategies of PointINS, section 4.1, "Inference Details". The results are the same, the second costs more.
     """
 
     threshold: float = 0.05
@@ -139,15 +141,31 @@ class Selection:
     iou: float = 0.6
     keep: int = 100
     clip_first: bool = False
+    instances: Literal["after_nms", "before_nms"] = "after_nms"
 
-    @torch.no_grad()
     def choose(self, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]]) -> Candidates:
         """The detections of all images as candidates, image by image, best first."""
-        parts = [self._choose_in(outputs, image, size) for image, size in enumerate(sizes)]
+        entering = self.entering(outputs, sizes)
+        return entering.rows(self.surviving(entering, len(sizes)))
+
+    @torch.no_grad()
+    def entering(self, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]]) -> Candidates:
+        """What NMS chooses from, image by image."""
+        parts = [self._entering_in(outputs, image, size) for image, size in enumerate(sizes)]
         image, location, boxes, labels, scores = (torch.cat(column) for column in zip(*parts, strict=True))
         return candidates_at(outputs, image, location, boxes, labels, scores=scores)
 
-    def _choose_in(self, outputs: DenseOutputs, image: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def surviving(self, entering: Candidates, images: int) -> Int[Tensor, " m"]:
+        """Rows that NMS leaves, image by image, best first."""
+        assert entering.scores is not None
+        kept = []
+        for image in range(images):
+            rows = torch.nonzero(entering.image == image).squeeze(1)
+            best = batched_nms(entering.boxes[rows], entering.scores[rows], entering.labels[rows], self.iou)
+            kept.append(rows[best[: self.keep]])
+        return torch.cat(kept)
+
+    def _entering_in(self, outputs: DenseOutputs, image: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
         location, labels, scores = self._above_threshold(outputs, image)
         kept = torch.cat([
             rows[torch.topk(scores[rows], min(self.per_level, len(rows))).indices]
@@ -157,8 +175,7 @@ class Selection:
         boxes = outputs.boxes[image, location]
         if self.clip_first:
             boxes = clip_boxes(boxes, size)
-        best = batched_nms(boxes, scores, labels, self.iou)[: self.keep]
-        return torch.full_like(best, image), location[best], boxes[best], labels[best], scores[best]
+        return torch.full_like(location, image), location, boxes, labels, scores
 
     def _above_threshold(self, outputs: DenseOutputs, image: int) -> tuple[Tensor, Tensor, Tensor]:
         """Location, label and final score of every pair that passes.

@@ -54,6 +54,8 @@ class DetectorConfig(ModelConfig):
             instance = self.instance.build(neck.channels, neck.channels, neck.strides, classes)
         if self.mask_nms is not None and instance is None:
             raise InputError("model.mask_nms needs masks: choose model.instance.kind, or set model.mask_nms=null")
+        if self.mask_nms is not None and self.selection.instances == "before_nms":
+            raise InputError("model.mask_nms works for what box NMS leaves: set model.selection.instances=after_nms")
         if self.mask_nms is None and not head.predicts_boxes:
             raise InputError("model.head predicts no boxes to suppress duplicates by: set model.mask_nms.kind=MaskNMS")
         return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.mask_nms)
@@ -107,12 +109,17 @@ class Detector(Model):
     def predict(self, batch: Batch) -> list[Detections]:
         """What is in each image, best first, in pixels of the network's input."""
         outputs, dense = self(self.normalized(batch))
-        candidates = self.selection.choose(outputs, batch.sizes)
+        entering = self.selection.entering(outputs, batch.sizes)
+        surviving = self.selection.surviving(entering, len(batch.sizes))
+        candidates = entering.rows(surviving)
         if self.mask_nms is not None and self.instance_head is not None:
             candidates = self.mask_nms.choose(candidates, partial(self.instance_head.predict, dense), batch.sizes)
         parts = to_detections(candidates, batch.sizes)
         if self.instance_head is None:
             return [found for _, found in parts]
-        more = self.instance_head.predict(dense, candidates)
+        if self.selection.instances == "before_nms":
+            more = self.instance_head.predict(dense, entering).rows(surviving)
+        else:
+            more = self.instance_head.predict(dense, candidates)
         kind = "keypoints" if isinstance(more, Keypoints) else "masks"
         return [replace(found, **{kind: more.rows(rows)}) for rows, found in parts]
