@@ -116,7 +116,7 @@ def _code(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     return {"size": segmentation["size"], "counts": segmentation["counts"].encode("utf-8")}
 
 
-def _filled(box: Sequence[float], size: tuple[int, int]) -> dict[str, Any]:
+def _filled(box: Sequence[float | int], size: tuple[int, int]) -> dict[str, Any]:
     x, y, width, height = box
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return codec.merge(codec.frPyObjects([corners], *size))
