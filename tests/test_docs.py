@@ -29,6 +29,7 @@ from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.mask_nms import MaskNMS
+from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.bifpn import BiFPN
 from perpixel.recipes import all_recipes, get_recipe, get_table
@@ -131,7 +132,7 @@ def known_settings() -> set[str]:
     models = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
     policies = (RandomPositives(), BestPositives())
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
-    models += [DetectorConfig(neck=BiFPN()), DetectorConfig(mask_nms=MaskNMS())]
+    models += [DetectorConfig(neck=BiFPN()), DetectorConfig(mask_nms=MaskNMS()), DetectorConfig(instance=PointINS())]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.mask_nms.kind"}
 
