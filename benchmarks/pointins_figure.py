@@ -3,8 +3,8 @@
     uv run perpixel train pointins_shapes --out runs/pointins_shapes
     uv run python benchmarks/pointins_figure.py runs/pointins_shapes/best.safetensors docs/images/pointins_boxes.png
 
-The photo is a generated one that the training has not seen. All columns share the point (the dot) and its template; what differs is
-the box, and with it the numbers I^z.
+The photo is a generated one that the training has not seen. All columns share the point (the dot) and its template; what
+differs is the box, and with it the numbers I^z.
 """
 
 import argparse
