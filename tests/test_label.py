@@ -21,7 +21,6 @@ from perpixel.engine.label_masks import GrabCut, ModelMasker, Proposal, certaint
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 from perpixel.models.boxinst import BoxInst
-from perpixel.models.candidates import detection_scores, positives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.given import ANY_CLASS, nearest_locations, predict_given, represent
@@ -91,18 +90,6 @@ def test_the_nearest_location_lies_at_the_level_of_the_boxs_size():
         assert locations.levels[place] == level
         if level == 0:
             assert locations.points[place].tolist() == [28, 28]
-
-
-def test_scores_are_those_of_the_detector():
-    """A box that the detector itself predicts, at the location of the best score, keeps that location and score (IoU 1)."""
-    model, batch = detector(FCOS(class_convs=1, box_convs=1, initial_distance=2.0)), given_batch()
-    with torch.no_grad():
-        outputs, _ = model(model.normalized(batch))
-        matches = model.box_head.assign(outputs.locations, batch.truth())
-    found = positives(outputs, matches, batch.truth()).rows(torch.tensor([0]))
-    targets = (Targets(found.predicted, found.labels), batch.truth()[1])
-    (chosen,) = represent(model.box_head, outputs, targets).scores
-    assert chosen >= detection_scores(outputs, found)[0] * 0.999 or len(positives(outputs, matches, targets)) == 0
 
 
 def test_masks_of_given_boxes_come_in_their_order():

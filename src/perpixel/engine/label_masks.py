@@ -32,7 +32,7 @@ class Proposal:
 
     Attributes:
         mask: of the whole image, or None where the box is too small for the method.
-        certainty: how decided the method is, 0..1; 1 for a method that cannot tell.
+        certainty: how sure the method is of it, 0..1; 1 for a method that cannot tell.
     """
 
     mask: Bool[np.ndarray, "h w"] | None
@@ -91,7 +91,11 @@ class ModelMasker(Masker):
     def propose(
         self, image: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "n 4"], names: Sequence[str | None]
     ) -> Iterator[Proposal]:
-        """See `Masker`; a class the model does not know is taken for the one that it sees."""
+        """See `Masker`; a class the model does not know is taken for the one that it sees.
+
+        Sure are decided probabilities at a location that detects the object well: class score, quality and IoU of its box
+        count by their geometric mean.
+        """
         self.unknown |= {str(name) for name in names if name not in self.labels}
         labels = [self.labels.get(name, ANY_CLASS) if name is not None else ANY_CLASS for name in names]
         pixels, size = prepare_image(image, self.test)
@@ -110,7 +114,8 @@ class ModelMasker(Masker):
             raise InputError(f"{self.path} predicts no masks: `perpixel label` needs a model with masks")
         runs = encoded(masks, torch.from_numpy(boxes).to(masks.values.device), size, original)
         large = ((given[:, 2:] - given[:, :2]) >= SMALLEST).all(dim=1).tolist()
-        for run, enough, certainty in zip(runs, large, certainties(masks, found.boxes).tolist(), strict=True):
+        sure = certainties(masks, found.boxes) * found.scores ** (1 / 3)
+        for run, enough, certainty in zip(runs, large, sure.tolist(), strict=True):
             yield Proposal(decode([run], original)[0], certainty) if enough else Proposal(None)
 
 
