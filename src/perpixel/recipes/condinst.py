@@ -21,11 +21,10 @@ from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.mask_nms import MaskNMS
 from perpixel.nn.backbones import Backbone
-from perpixel.ops.assign import LevelRanges
 from perpixel.recipes.bifpn import with_bifpn
 from perpixel.recipes.fcos import COCO_TRAINING, R50, R101
-from perpixel.recipes.shapes import fcos_shapes
-from perpixel.recipes.small import SMALL_DATA, SMALL_TRAINING, small_detector
+from perpixel.recipes.shapes import SHAPES_FCOS, fcos_shapes
+from perpixel.recipes.small import SMALL_DATA, SMALL_FCOS, SMALL_TRAINING, small_detector
 
 AROUND_MASSES = FCOS(center="mask")
 BY_PRODUCT = Selection(threshold_on="product")
@@ -264,7 +263,9 @@ def condinst_mobilenetv2() -> Recipe:
 
     perpixel train condinst_mobilenetv2 data=my.yaml
     """
-    model = replace(small_detector(AROUND_MASSES), instance=CondInst(mask_width=64), selection=BY_PRODUCT)
+    model = replace(
+        small_detector(replace(SMALL_FCOS, center="mask")), instance=CondInst(mask_width=64), selection=BY_PRODUCT
+    )
     return Recipe("condinst_mobilenetv2", model, replace(SMALL_DATA, masks=True), SMALL_TRAINING)
 
 
@@ -284,7 +285,7 @@ def condinst_shapes() -> Recipe:
     recipe = fcos_shapes()
     model = replace(
         recipe.model,
-        head=FCOS(class_convs=2, box_convs=2, center="mask", levels=LevelRanges((32.0, 64.0))),
+        head=replace(SHAPES_FCOS, center="mask"),
         instance=CondInst(mask_convs=2, mask_width=64),
         selection=BY_PRODUCT,
     )
