@@ -93,7 +93,8 @@ def test_a_folder_of_results(predictor, folder, tmp_path):
     (folder / "2.png").write_bytes(b"broken")
     Image.fromarray(photo((90, 120), None)).save(folder / "empty.jpg")
     out = tmp_path / "out"
-    done = predict_to_folder(predictor, folder, out, category_ids=[7], progress=False)
+    predictor.category_ids = (7,)
+    done = predict_to_folder(predictor, folder, out, progress=False)
     assert [p.name for p in done.pictures] == ["0.png", "1.png", "3.png", "empty.jpg"]
     assert all(p.is_file() for p in done.pictures)
     assert len(done.refused) == 1 and "2.png" in done.refused[0]

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a recipe on your data",
     "predict": "find objects in pictures, folders, videos",
     "label": "turn box annotations into masks",
+    "export": "write an ONNX, OpenVINO or compiled file that ends in boxes, scores, classes and masks",
     "evaluate": "measure a checkpoint on annotated images",
     "ablate": "train the rows of a paper's table and print them beside the paper's",
     "list": "all recipes",

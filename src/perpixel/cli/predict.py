@@ -8,7 +8,9 @@ from perpixel.cli.settings import add_device, chosen_device
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("checkpoint", help="a .safetensors file of perpixel")
+    parser.add_argument(
+        "checkpoint", help="a .safetensors file of perpixel, or an .onnx, .xml or .pt2 file of `perpixel export`"
+    )
     parser.add_argument("sources", nargs="+", help="pictures, folders, patterns, videos, or a camera's number")
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder to write to (default: predictions)"
@@ -19,15 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes annotated pictures, results.json and gallery.html."""
-    from perpixel.engine.checkpoint import build_model, load_checkpoint
-    from perpixel.engine.predict import Predictor, predict_to_folder
+    from perpixel.engine.load import load
+    from perpixel.engine.predict import predict_to_folder
 
-    device = chosen_device(arguments.device)
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    predictor = Predictor(build_model(checkpoint), checkpoint.class_names, checkpoint.recipe.data.test, device)
-    written = predict_to_folder(
-        predictor, arguments.sources, arguments.out, arguments.score, category_ids=checkpoint.category_ids
-    )
+    device = None if arguments.device is None else chosen_device(arguments.device)
+    predictor = load(arguments.checkpoint, device)
+    written = predict_to_folder(predictor, arguments.sources, arguments.out, arguments.score)
     print(f"{written.instances} objects in {written.photos} pictures: {written.results}")
     if written.gallery is not None:
         print(f"look at {written.gallery}")

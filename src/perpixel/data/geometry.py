@@ -108,6 +108,11 @@ def resized_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple
     return _scaled(size, scale)
 
 
+def resized_inside(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) after an image is brought to the largest size inside `limits` (height, width)."""
+    return _scaled(size, min(limits[0] / size[0], limits[1] / size[1]))
+
+
 def whole(size: tuple[int, int], resized: tuple[int, int]) -> Placement:
     """A plain resize."""
     return Placement(size, resized, (0, 0, *resized))

@@ -1,11 +1,15 @@
 """A model at work on photos and videos: from any source to `Instances`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Num
+from torch import Tensor
 
+from perpixel.data.image import Image
 from perpixel.data.loader import prepare_image
 from perpixel.data.settings import TestSize
 from perpixel.engine.bar import counting_bar
@@ -17,36 +21,41 @@ from perpixel.engine.sources import Anything, Frame, Photo, is_single, is_stream
 from perpixel.engine.visualize import Style
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
-from perpixel.structures import Batch, pad_images
+from perpixel.structures import Batch, Detections, pad_images
 
 
-class Predictor:
-    """A model with what is needed to use it on photos.
+class AnyPredictor(ABC):
+    """Something that finds objects in batches, with what is needed to use it on photos.
 
     Args:
-        model: any `Model`; moved to the device and set to evaluation.
         class_names: name of each label.
         test_size: the size photos are resized to.
-        device: where to compute; None takes the GPU if there is one.
         divisor: the padded input's sides are multiples of it.
+        category_ids: number of each class in COCO results; by default label + 1.
         skeleton: pairs of joints to draw, where the model predicts keypoints other than COCO's 17.
     """
 
     def __init__(
         self,
-        model: Model,
         class_names: Sequence[str],
         test_size: TestSize | None = None,
-        device: torch.device | str | None = None,
         divisor: int = 32,
+        category_ids: Sequence[int] | None = None,
         skeleton: tuple[tuple[int, int], ...] | None = None,
     ):
-        self.device = choose_device(device)
-        self.model = model.to(self.device).eval()
         self.class_names = tuple(class_names)
         self.test_size = test_size or TestSize()
         self.divisor = divisor
+        self.category_ids = None if category_ids is None else tuple(category_ids)
         self.skeleton = skeleton
+
+    @abstractmethod
+    def detect(self, batch: Batch, score: float) -> list[Detections]:
+        """What is in each image of a batch; rows below `score` may be left out."""
+
+    def prepare(self, image: Image) -> tuple[Num[Tensor, "3 h w"], tuple[int, int]]:
+        """The input of a photo, and the (height, width) of the photo inside it."""
+        return prepare_image(image, self.test_size)
 
     def predict(
         self, source: Anything, score: float = 0.5, batch_size: int = 1
@@ -97,15 +106,13 @@ class Predictor:
 
     def predict_frames(self, frames: Sequence[Frame], score: float = 0.5) -> list[Instances]:
         """What is in each of several frames, computed at once."""
-        prepared = [prepare_image(frame.image, self.test_size) for frame in frames]
+        prepared = [self.prepare(frame.image) for frame in frames]
         batch = Batch(
             images=pad_images([image for image, _ in prepared], self.divisor),
             sizes=tuple(size for _, size in prepared),
             originals=tuple(frame.image.shape[:2] for frame in frames),
             ids=tuple(range(len(frames))),
-        ).to(self.device, non_blocking=True)
-        with torch.inference_mode():
-            detections = self.model.predict(batch)
+        )
         return [
             Instances.from_detections(
                 found,
@@ -117,8 +124,37 @@ class Predictor:
                 frame=frame.number,
                 skeleton=self.skeleton,
             )
-            for found, frame in zip(detections, frames, strict=True)
+            for found, frame in zip(self.detect(batch, score), frames, strict=True)
         ]
+
+
+class Predictor(AnyPredictor):
+    """A model with what is needed to use it on photos.
+
+    Args:
+        model: any `Model`; moved to the device and set to evaluation.
+        class_names, test_size, divisor, category_ids, skeleton: as of `AnyPredictor`.
+        device: where to compute; None takes the GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        class_names: Sequence[str],
+        test_size: TestSize | None = None,
+        device: torch.device | str | None = None,
+        divisor: int = 32,
+        category_ids: Sequence[int] | None = None,
+        skeleton: tuple[tuple[int, int], ...] | None = None,
+    ):
+        super().__init__(class_names, test_size, divisor, category_ids, skeleton)
+        self.device = choose_device(device)
+        self.model = model.to(self.device).eval()
+
+    def detect(self, batch: Batch, score: float) -> list[Detections]:
+        """All that the model finds."""
+        with torch.inference_mode():
+            return self.model.predict(batch.to(self.device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -148,11 +184,10 @@ class Predicted:
 
 
 def predict_to_folder(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     source: Anything,
     out: str | Path,
     score: float = 0.5,
-    category_ids: Sequence[int] | None = None,
     gallery: int = 200,
     style: Style | None = None,
     progress: bool = True,
@@ -168,7 +203,6 @@ def predict_to_folder(
         source: as `list_sources` takes it.
         out: folder for ``results.json``, ``gallery.html`` and the pictures; made where it is missing.
         score: smallest score kept.
-        category_ids: number of each class in the results; by default label + 1.
         gallery: photos shown on the page at most; 0 writes none.
         style: how pictures are drawn.
         progress: whether to show a bar.
@@ -198,7 +232,7 @@ def predict_to_folder(
                         photos, instances = photos + 1, instances + len(found)
                         writer.add(found)
                         label = name if found.frame is None else f"{name} frame {found.frame}"
-                        results.add(found.to_coco(photos, category_ids), label)
+                        results.add(found.to_coco(photos, predictor.category_ids), label)
                         if len(shown) < gallery and isinstance(item, Photo):
                             shown.append(GalleryItem.make(name, found))
                         bar.advance()
