@@ -27,8 +27,8 @@ from perpixel.engine.recipe import Recipe
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.duplicates import MaskNMS
 from perpixel.models.fcos import FCOS
-from perpixel.models.mask_nms import MaskNMS
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.bifpn import BiFPN
@@ -132,9 +132,9 @@ def known_settings() -> set[str]:
     models = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
     policies = (RandomPositives(), BestPositives())
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
-    models += [DetectorConfig(neck=BiFPN()), DetectorConfig(mask_nms=MaskNMS()), DetectorConfig(instance=PointINS())]
+    models += [DetectorConfig(neck=BiFPN()), DetectorConfig(duplicates=MaskNMS()), DetectorConfig(instance=PointINS())]
     # What is null in a recipe is switched on by its kind.
-    return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.mask_nms.kind"}
+    return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -124,5 +124,5 @@ def test_nothing_above_the_threshold():
     outputs = some_outputs()
     found = Selection(threshold=1.0).choose(outputs, [(64, 96)] * 2)
     assert len(found) == 0
-    parts = to_detections(found, [(64, 96)] * 2)
-    assert [len(d) for _, d in parts] == [0, 0]
+    parts = to_detections(found, None, [(64, 96)] * 2)
+    assert [len(d) for d in parts] == [0, 0]

@@ -10,9 +10,9 @@ from perpixel.config import override
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.duplicates import BoxNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.indicator import Indicator
-from perpixel.models.mask_nms import MaskNMS
 from perpixel.models.pointins import PointINS, masks_in_boxes
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.target_boxes import OverlappingPoints, Shares
@@ -333,15 +333,13 @@ def test_masks_before_nms_are_those_after_it(head, instance, monkeypatch):
     predict = model.instance_head.predict
     monkeypatch.setattr(model.instance_head, "predict", lambda d, c: counts.append(len(c)) or predict(d, c))
     after = model.predict(batch)
-    model.selection = replace(model.selection, instances="before_nms")
+    model.duplicates = BoxNMS(instances="before")
     before = model.predict(batch)
     assert counts[0] == 14 < counts[1]
     for one, other in zip(after, before, strict=True):
         assert torch.equal(one.boxes, other.boxes) and torch.equal(one.scores, other.scores)
         torch.testing.assert_close(one.masks.values, other.masks.values)
         assert one.masks.values.std() > 0.01
-    with pytest.raises(InputError, match="instances=after_nms"):
-        replace(tiny(head, instance), selection=model.selection, mask_nms=MaskNMS()).build(3)
 
 
 def test_half_precision_towers():

@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from perpixel.engine.exported import KINDS, Facts, needed
 from perpixel.errors import InputError
 from perpixel.models.detector import Detector
+from perpixel.models.duplicates import BoxNMS
 from perpixel.models.heads import Model
 from perpixel.models.static import StaticDetector
 from perpixel.nn.deform import DeformConv2d
@@ -80,8 +81,8 @@ def check_exportable(model: Model, path: Path) -> None:
         raise InputError(f"-o {path}: the name ends in .onnx, .xml (OpenVINO) or .pt2 (AOTInductor)")
     if not isinstance(model, Detector):
         raise InputError(f"a {type(model).__name__} is no detector: only detectors are exported")
-    if model.mask_nms is not None:
-        raise InputError("model.mask_nms is not exported: set model.mask_nms=null")
+    if not isinstance(model.duplicates, BoxNMS):
+        raise InputError("NMS of masks is not exported: set model.duplicates.kind=BoxNMS")
     if path.suffix == ".pt2":
         return
     needed("onnxscript", "onnx", ".onnx")

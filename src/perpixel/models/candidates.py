@@ -12,7 +12,16 @@ from torchvision.ops import batched_nms
 from perpixel.ops.assign import IGNORED, joined
 from perpixel.ops.boxes import clip_boxes
 from perpixel.ops.losses import focal_loss
-from perpixel.structures import Candidates, DenseOutputs, Detections, Matches, Targets
+from perpixel.structures import (
+    BoxMasks,
+    Candidates,
+    DenseOutputs,
+    Detections,
+    ImageMasks,
+    Keypoints,
+    Matches,
+    Targets,
+)
 
 
 def candidates_at(
@@ -131,8 +140,6 @@ class Selection:
         keep: detections an image.
         clip_first: boxes are cut at the image's border before NMS (torchvision) or only when they are mapped to the
             original image (AdelaiDet, detectron2).
-        instances: an instance head works for what NMS leaves (MEInst), or for all that enters NMS (TensorMask): the two
-            strategies of PointINS, section 4.1, "Inference Details". The results are the same, the second costs more.
     """
 
     threshold: float = 0.05
@@ -141,7 +148,6 @@ class Selection:
     iou: float = 0.6
     keep: int = 100
     clip_first: bool = False
-    instances: Literal["after_nms", "before_nms"] = "after_nms"
 
     def choose(self, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]]) -> Candidates:
         """The detections of all images as candidates, image by image, best first."""
@@ -201,15 +207,19 @@ class Selection:
         return [torch.nonzero(levels == i).squeeze(1) for i in range(len(outputs.locations.shapes))]
 
 
-def to_detections(candidates: Candidates, sizes: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Detections]]:
-    """Rows and detections of each image."""
+def to_detections(
+    candidates: Candidates, instances: BoxMasks | ImageMasks | Keypoints | None, sizes: Sequence[tuple[int, int]]
+) -> list[Detections]:
+    """The candidates of each image, and what an instance head says of them, row by row."""
     assert candidates.scores is not None
-    parts = []
+    detections = []
     for image, size in enumerate(sizes):
         rows = torch.nonzero(candidates.image == image).squeeze(1)
-        found = Detections(candidates.boxes[rows], candidates.scores[rows], candidates.labels[rows], size)
-        parts.append((rows, found))
-    return parts
+        more = None if instances is None else instances.rows(rows)
+        masks, keypoints = (None, more) if isinstance(more, Keypoints) else (more, None)
+        boxes, scores, labels = candidates.boxes[rows], candidates.scores[rows], candidates.labels[rows]
+        detections.append(Detections(boxes, scores, labels, size, masks, keypoints))
+    return detections
 
 
 def _logit(probability: float) -> float:

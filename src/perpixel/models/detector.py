@@ -4,7 +4,7 @@ It knows no method. Training: dense outputs -> matches -> losses, and candidates
 outputs -> NMS -> candidates -> detections, and what the instance head adds to them.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection, to_detections
+from perpixel.models.duplicates import BoxNMS, MaskNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
-from perpixel.models.mask_nms import MaskNMS
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN, Neck, NeckConfig
 from perpixel.nn.layers import Pixels
-from perpixel.structures import Batch, DenseOutputs, Detections, Keypoints
+from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Detections, ImageMasks, Keypoints
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DetectorConfig(ModelConfig):
         head: predicts boxes.
         instance: adds masks or keypoints to them; None for boxes alone.
         selection: how dense outputs become detections.
-        mask_nms: suppress duplicates by the overlap of their masks as well; None by boxes alone.
+        duplicates: what tells them: boxes or masks.
     """
 
     pixels: Pixels = field(default_factory=Pixels)
@@ -42,7 +42,7 @@ class DetectorConfig(ModelConfig):
     head: BoxHeadConfig = field(default_factory=FCOS)
     instance: InstanceHeadConfig | None = None
     selection: Selection = field(default_factory=Selection)
-    mask_nms: MaskNMS | None = None
+    duplicates: BoxNMS | MaskNMS = field(default_factory=BoxNMS)
 
     def build(self, classes: int) -> "Detector":
         """The detector for `classes` classes."""
@@ -52,13 +52,11 @@ class DetectorConfig(ModelConfig):
         instance = None
         if self.instance is not None:
             instance = self.instance.build(neck.channels, neck.channels, neck.strides, classes)
-        if self.mask_nms is not None and instance is None:
-            raise InputError("model.mask_nms needs masks: choose model.instance.kind, or set model.mask_nms=null")
-        if self.mask_nms is not None and self.selection.instances == "before_nms":
-            raise InputError("model.mask_nms works for what box NMS leaves: set model.selection.instances=after_nms")
-        if self.mask_nms is None and not head.predicts_boxes:
-            raise InputError("model.head predicts no boxes to suppress duplicates by: set model.mask_nms.kind=MaskNMS")
-        return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.mask_nms)
+        if isinstance(self.duplicates, MaskNMS) and instance is None:
+            raise InputError("model.duplicates.kind=MaskNMS needs masks: choose model.instance.kind, or BoxNMS")
+        if isinstance(self.duplicates, BoxNMS) and not head.predicts_boxes:
+            raise InputError("model.head predicts no boxes that tell duplicates: set model.duplicates.kind=MaskNMS")
+        return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.duplicates)
 
 
 class Detector(Model):
@@ -72,7 +70,7 @@ class Detector(Model):
         box_head: BoxHead,
         instance_head: InstanceHead | None,
         selection: Selection,
-        mask_nms: MaskNMS | None = None,
+        duplicates: BoxNMS | MaskNMS,
     ):
         super().__init__()
         self.pixels = pixels
@@ -81,7 +79,7 @@ class Detector(Model):
         self.box_head = box_head
         self.instance_head = instance_head
         self.selection = selection
-        self.mask_nms = mask_nms
+        self.duplicates = duplicates
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[DenseOutputs, Any]:
         """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
@@ -109,17 +107,10 @@ class Detector(Model):
     def predict(self, batch: Batch) -> list[Detections]:
         """What is in each image, best first, in pixels of the network's input."""
         outputs, dense = self(self.normalized(batch))
-        entering = self.selection.entering(outputs, batch.sizes)
-        surviving = self.selection.surviving(entering, len(batch.sizes))
-        candidates = entering.rows(surviving)
-        if self.mask_nms is not None and self.instance_head is not None:
-            candidates = self.mask_nms.choose(candidates, partial(self.instance_head.predict, dense), batch.sizes)
-        parts = to_detections(candidates, batch.sizes)
-        if self.instance_head is None:
-            return [found for _, found in parts]
-        if self.selection.instances == "before_nms":
-            more = self.instance_head.predict(dense, entering).rows(surviving)
-        else:
-            more = self.instance_head.predict(dense, candidates)
-        kind = "keypoints" if isinstance(more, Keypoints) else "masks"
-        return [replace(found, **{kind: more.rows(rows)}) for rows, found in parts]
+        predict = partial(self.describe, dense)
+        candidates, more = self.duplicates.find(self.selection, outputs, batch.sizes, predict)
+        return to_detections(candidates, more, batch.sizes)
+
+    def describe(self, dense: Any, candidates: Candidates) -> BoxMasks | ImageMasks | Keypoints | None:
+        """What the instance head says of candidates; None where there is none."""
+        return None if self.instance_head is None else self.instance_head.predict(dense, candidates)

@@ -15,7 +15,7 @@ from perpixel.models.detector import Detector
 from perpixel.models.heads import BoxHead
 from perpixel.ops.assign import joined
 from perpixel.ops.boxes import overlap
-from perpixel.structures import Batch, Candidates, DenseOutputs, Detections, Keypoints, Locations, Targets
+from perpixel.structures import Batch, Candidates, DenseOutputs, Detections, Locations, Targets
 
 ANY_CLASS = -1
 """A label for boxes of a class that the model does not know: the class that scores best at a location counts."""
@@ -32,12 +32,7 @@ def predict_given(model: Detector, batch: Batch) -> list[Detections]:
     """
     outputs, dense = model(model.normalized(batch))
     candidates = represent(model.box_head, outputs, batch.truth())
-    parts = to_detections(candidates, batch.sizes)
-    if model.instance_head is None:
-        return [found for _, found in parts]
-    more = model.instance_head.predict(dense, candidates)
-    kind = "keypoints" if isinstance(more, Keypoints) else "masks"
-    return [replace(found, **{kind: more.rows(rows)}) for rows, found in parts]
+    return to_detections(candidates, model.describe(dense, candidates), batch.sizes)
 
 
 def represent(box_head: BoxHead, outputs: DenseOutputs, given: Sequence[Targets]) -> Candidates:

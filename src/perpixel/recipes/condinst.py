@@ -1,4 +1,4 @@
-"""CondInst: the thesis's settings (002, chapter 5), the released models', the chapter's ablations, and small ones.
+"""CondInst: the thesis's settings (002, chapter 5), the released models', and small ones. The ablations: `condinst_tables`.
 
 All COCO recipes: 90,000 steps of 16 images unless said, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000 (of 270,000:
 at 210,000 and 250,000), weight decay 0.0001 (0 for scales and shifts of norms), frozen BatchNorm in the backbone, short sides
@@ -6,8 +6,8 @@ at 210,000 and 250,000), weight decay 0.0001 (0 for scales and shifts of norms),
 None of these was trained by us (that takes days of GPU), what was trained is in docs/results.md.
 
 The released models differ from the chapter's text in two places: their mask branch reads P3 to P5 and not P3 alone, and logits
-are enlarged by 2 and not by 4. `condinst_r50_1x` and the long schedules are the released models; the ablations, like the
-tables they belong to, change the chapter's.
+are enlarged by 2 and not by 4. `condinst_r50_1x` and the long schedules are the released models; the tables of ablations
+change the chapter's, `condinst_r50_1x_thesis`.
 """
 
 from dataclasses import replace
@@ -18,8 +18,8 @@ from perpixel.engine.settings import Training
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.duplicates import MaskNMS
 from perpixel.models.fcos import FCOS
-from perpixel.models.mask_nms import MaskNMS
 from perpixel.nn.backbones import Backbone
 from perpixel.recipes.bifpn import with_bifpn
 from perpixel.recipes.fcos import COCO_TRAINING, R50, R101
@@ -130,126 +130,6 @@ def condinst_r50_1x_thesis() -> Recipe:
     return _recipe("condinst_r50_1x_thesis", R50, THESIS)
 
 
-def condinst_r50_1x_depth_1() -> Recipe:
-    """Table 5.1: one layer in place of three. Paper: 30.9 AP.
-
-    perpixel train condinst_r50_1x_depth_1 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_depth_1", R50, replace(THESIS, depth=1))
-
-
-def condinst_r50_1x_depth_2() -> Recipe:
-    """Table 5.1: two layers. Paper: 35.5 AP.
-
-    perpixel train condinst_r50_1x_depth_2 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_depth_2", R50, replace(THESIS, depth=2))
-
-
-def condinst_r50_1x_depth_4() -> Recipe:
-    """Table 5.1: four layers. Paper: 35.7 AP.
-
-    perpixel train condinst_r50_1x_depth_4 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_depth_4", R50, replace(THESIS, depth=4))
-
-
-def condinst_r50_1x_width_2() -> Recipe:
-    """Table 5.2: two channels in place of eight. Paper: 34.1 AP.
-
-    perpixel train condinst_r50_1x_width_2 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_width_2", R50, replace(THESIS, width=2))
-
-
-def condinst_r50_1x_width_4() -> Recipe:
-    """Table 5.2: four channels. Paper: 35.6 AP.
-
-    perpixel train condinst_r50_1x_width_4 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_width_4", R50, replace(THESIS, width=4))
-
-
-def condinst_r50_1x_width_16() -> Recipe:
-    """Table 5.2: sixteen channels. Paper: 35.6 AP.
-
-    perpixel train condinst_r50_1x_width_16 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_width_16", R50, replace(THESIS, width=16))
-
-
-def condinst_r50_1x_channels_1() -> Recipe:
-    """Table 5.3: one mask channel in place of eight. Paper: 34.8 AP.
-
-    perpixel train condinst_r50_1x_channels_1 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_channels_1", R50, replace(THESIS, mask_channels=1))
-
-
-def condinst_r50_1x_channels_2() -> Recipe:
-    """Table 5.3: two mask channels. Paper: 35.4 AP.
-
-    perpixel train condinst_r50_1x_channels_2 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_channels_2", R50, replace(THESIS, mask_channels=2))
-
-
-def condinst_r50_1x_channels_4() -> Recipe:
-    """Table 5.3: four mask channels. Paper: 35.5 AP.
-
-    perpixel train condinst_r50_1x_channels_4 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_channels_4", R50, replace(THESIS, mask_channels=4))
-
-
-def condinst_r50_1x_channels_16() -> Recipe:
-    """Table 5.3: sixteen mask channels. Paper: 35.5 AP.
-
-    perpixel train condinst_r50_1x_channels_16 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_channels_16", R50, replace(THESIS, mask_channels=16))
-
-
-def condinst_r50_1x_no_coordinates() -> Recipe:
-    """Table 5.4: the mask channels without coordinates. Paper: 31.4 AP.
-
-    perpixel train condinst_r50_1x_no_coordinates data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_no_coordinates", R50, replace(THESIS, coordinates="none"))
-
-
-def condinst_r50_1x_only_coordinates() -> Recipe:
-    """Table 5.4: relative coordinates without the mask channels. Paper: 31.3 AP.
-
-    perpixel train condinst_r50_1x_only_coordinates data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_only_coordinates", R50, replace(THESIS, mask_channels=0))
-
-
-def condinst_r50_1x_absolute_coordinates() -> Recipe:
-    """Table 5.4: coordinates of the image in place of the candidate. Paper: 32.0 AP.
-
-    perpixel train condinst_r50_1x_absolute_coordinates data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_absolute_coordinates", R50, replace(THESIS, coordinates="absolute"))
-
-
-def condinst_r50_1x_upsampling_1() -> Recipe:
-    """Table 5.5: logits not enlarged. Paper: 34.4 AP.
-
-    perpixel train condinst_r50_1x_upsampling_1 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_upsampling_1", R50, replace(THESIS, upsampling=1))
-
-
-def condinst_r50_1x_upsampling_2() -> Recipe:
-    """Table 5.5: logits enlarged by 2 in place of 4. Paper: 35.8 AP.
-
-    perpixel train condinst_r50_1x_upsampling_2 data=coco.yaml
-    """
-    return _recipe("condinst_r50_1x_upsampling_2", R50, replace(THESIS, upsampling=2))
-
-
 def condinst_r50_1x_mask_nms() -> Recipe:
     """Table 5.6: no boxes, masks alone tell objects apart. Paper: 35.7 AP, as with box NMS.
 
@@ -311,5 +191,4 @@ def without_boxes(recipe: Recipe) -> Recipe:
     assert isinstance(recipe.model, DetectorConfig)
     assert isinstance(recipe.model.head, FCOS)
     head = replace(recipe.model.head, box_loss="none")
-    selection = replace(recipe.model.selection, iou=1.0, keep=500)
-    return replace(recipe, model=replace(recipe.model, head=head, selection=selection, mask_nms=MaskNMS()))
+    return replace(recipe, model=replace(recipe.model, head=head, duplicates=MaskNMS()))

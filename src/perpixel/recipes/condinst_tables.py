@@ -76,19 +76,14 @@ UPSAMPLING = _table(
     _row("by 4", "upsampling=4", *_DEFAULTS),
 )
 
-_WITHOUT_BOXES = (
-    "model.head.box_loss=none",
-    "model.selection.iou=1.0",
-    "model.selection.keep=500",
-    "model.mask_nms.kind=MaskNMS",
-)
+_WITHOUT_BOXES = ("model.head.box_loss=none", "model.duplicates.kind=MaskNMS")
 
 DUPLICATES = Table(
     "condinst_5.6",
     "thesis 002, table 5.6, COCO val2017: what duplicates are told by",
     _RECIPE,
     (
-        Row("boxes", ("model.mask_nms=null",), dict(zip(_COLUMNS, _DEFAULTS, strict=True))),
+        Row("boxes", ("model.duplicates.kind=BoxNMS",), dict(zip(_COLUMNS, _DEFAULTS, strict=True))),
         Row("masks", _WITHOUT_BOXES, dict(zip(_COLUMNS, (35.7, 56.7, 37.7, 17.2, 39.2, 50.5), strict=True))),
     ),
 )
