@@ -4,7 +4,7 @@ Every model starts from the same ImageNet weights and sees the same batches (sam
 schedule; all are scored by the same evaluation. One line of JSON a run goes to OUT/results.jsonl.
 
     python benchmarks/real_data.py --data DATA --out runs/real --sets bccd person --models fcos retinanet torchvision
-    python benchmarks/real_data.py --data DATA --out runs/real --sets nuclei person --models condinst boxinst
+    python benchmarks/real_data.py --data DATA --out runs/real --sets nuclei person --models condinst boxinst pointins
 """
 
 import argparse
@@ -37,10 +37,12 @@ OWN = {
     "retinanet": "retinanet_mobilenetv2",
     "condinst": "condinst_mobilenetv2",
     "boxinst": "boxinst_mobilenetv2",
+    "pointins": "pointins_mobilenetv2",
+    "pointins_retinanet": "pointins_retinanet_mobilenetv2",
 }
 """Our recipe of each model; the others take FCOS's."""
 
-MASKS_GIVEN = ("condinst",)
+MASKS_GIVEN = ("condinst", "pointins", "pointins_retinanet")
 MANY = 500
 """Detections of an image of nuclei, which has up to 375."""
 
