@@ -12,7 +12,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterator
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from perpixel.cli import main as command_line
 from perpixel.cli.settings import with_settings
 from perpixel.config import from_dict, override, to_dict
 from perpixel.data.settings import DataConfig
-from perpixel.engine.ablation import choose_rows
+from perpixel.engine.ablation import Table, choose_rows
 from perpixel.engine.recipe import Recipe
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
@@ -32,7 +32,7 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.bifpn import BiFPN
-from perpixel.recipes import all_recipes, get_recipe, get_table
+from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -247,6 +247,43 @@ def test_tables_of_recipes(method):
         assert len(mine) == 1, f"{name} stands in {len(mine)} rows"
         for figure in re.findall(r"(?:Paper|AdelaiDet): ([\d.]+) AP", inspect.getdoc(function) or ""):
             assert figure in mine[0], f"{name}: {figure} is missing"
+
+
+def table_after(page: Path, head: str) -> list[str]:
+    """The rows of the page's one table of that heading."""
+    lines = page.read_text("utf-8").splitlines()
+    assert lines.count(head) == 1
+    return list(takewhile(lambda line: line.startswith("|"), lines[lines.index(head) + 2 :]))
+
+
+def what_of(table: Table) -> str:
+    """What it compares: its source after paper, table and data."""
+    return table.source.partition(": ")[2]
+
+
+@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst"])
+def test_tables_of_ablations(method):
+    """A method's page has every row of its tables: name, settings, and the box or mask AP with whose it is."""
+    expected = []
+    for table in all_tables().values():
+        if not table.name.startswith(f"{method}_"):
+            continue
+        whose = "AdelaiDet: " if table.source.startswith("AdelaiDet") else ""
+        for number, row in enumerate(table.rows):
+            figure = row.paper.get("box AP", row.paper.get("mask AP"))
+            first = "" if number else f"`{table.name}`: {what_of(table)} "
+            settings = " ".join(f"`{setting}`" for setting in row.settings)
+            expected.append(
+                f"| {first}| {row.name} | {settings} | {'none' if figure is None else f'{whose}{figure}'} |"
+            )
+    page = ROOT / "docs" / "methods" / f"{method}.md"
+    assert table_after(page, "| table | what | setting | AP of the paper |") == expected
+
+
+def test_list_of_tables():
+    """docs/ablate.md names every table of ablations."""
+    expected = [f"| `{name}` | {len(table.rows)} | {what_of(table)} |" for name, table in all_tables().items()]
+    assert table_after(ROOT / "docs" / "ablate.md", "| table | rows | what it compares |") == expected
 
 
 def test_extras():

@@ -14,6 +14,7 @@ from perpixel.ops.boxes import pairwise_iou
 from perpixel.ops.masks import resize_image_masks
 from perpixel.recipes import all_recipes, get_recipe
 from perpixel.structures import Batch, Targets
+from tiny_batches import batch_of, filled
 
 NAMES = sorted(all_recipes())
 
@@ -24,28 +25,6 @@ def shrunk(model: DetectorConfig) -> DetectorConfig:
     tiny = Backbone("resnet26t" if deformable else "test_resnet", weights=None, norm="train", frozen_stages=0)
     tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable)
     return replace(model, backbone=tiny, neck=replace(model.neck, channels=64))
-
-
-def filled(boxes, size):
-    """Every pixel whose centre lies in the box, and the mean of their indices."""
-    y, x = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size), indexing="ij")
-    inside = [(x > x1) & (x < x2) & (y > y1) & (y < y2) for x1, y1, x2, y2 in boxes]
-    masks = torch.stack(inside) if inside else torch.zeros(0, *size, dtype=torch.bool)
-    centers = [mask.nonzero().float().mean(dim=0).flip(0) for mask in masks]
-    return masks, torch.stack(centers) if centers else torch.zeros(0, 2)
-
-
-def batch_of(objects):
-    generator = torch.Generator().manual_seed(sum(objects))
-    targets = []
-    for count in objects:
-        low = torch.rand(count, 2, generator=generator) * 40
-        size = 10 + torch.rand(count, 2, generator=generator) * 40
-        boxes = torch.cat([low, low + size], dim=1)
-        masks, centers = filled(boxes, (96, 96))
-        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator), masks, centers))
-    images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
-    return Batch(images, ((96, 96), (90, 80)), ((96, 96),) * 2, tuple(targets))
 
 
 @pytest.mark.parametrize("name", NAMES)

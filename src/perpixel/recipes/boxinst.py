@@ -4,7 +4,8 @@ All COCO recipes: as CondInst's, 90,000 steps of 16 images unless said, short si
 labelled "paper" are the thesis's, on COCO val2017 unless said. None of these was trained by us (that takes days of GPU), what was
 trained is in docs/results.md.
 
-The released models take tau = 0.3; the thesis's tables are around tau = 0.1, and so are the ablations here.
+The released models take tau = 0.3; the thesis's tables of ablations (`boxinst_tables`) are around tau = 0.1, which
+`boxinst_r50_1x_thesis` has.
 """
 
 from dataclasses import replace
@@ -18,7 +19,7 @@ from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.nn.backbones import Backbone
 from perpixel.recipes.bifpn import with_bifpn
-from perpixel.recipes.condinst import AROUND_MASSES, BY_PRODUCT, LONG_TRAINING
+from perpixel.recipes.condinst import BY_PRODUCT, LONG_TRAINING
 from perpixel.recipes.fcos import COCO_TRAINING, ONE_SCALE, R50, R101
 from perpixel.recipes.shapes import fcos_shapes
 from perpixel.recipes.small import SMALL_DATA, SMALL_FCOS, SMALL_TRAINING, small_detector
@@ -89,72 +90,6 @@ def boxinst_r50_1x_thesis() -> Recipe:
     perpixel train boxinst_r50_1x_thesis data=coco.yaml
     """
     return _recipe("boxinst_r50_1x_thesis", R50, THESIS)
-
-
-def boxinst_r50_1x_fully_supervised() -> Recipe:
-    """Table 6.1: the same loss where masks tell which neighbours belong together. Paper: 35.4 AP.
-
-    perpixel train boxinst_r50_1x_fully_supervised data=coco.yaml
-    """
-    instance = replace(THESIS, supervision="mask")
-    model = DetectorConfig(backbone=R50, head=AROUND_MASSES, instance=instance, selection=BY_PRODUCT)
-    return Recipe("boxinst_r50_1x_fully_supervised", model, DataConfig(masks=True), COCO_TRAINING)
-
-
-def boxinst_r50_1x_tau_0() -> Recipe:
-    """Table 6.2: every pair of neighbours taken for alike. Paper: 9.4 AP.
-
-    perpixel train boxinst_r50_1x_tau_0 data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_tau_0", R50, replace(THESIS, tau=0.0))
-
-
-def boxinst_r50_1x_tau_02() -> Recipe:
-    """Table 6.2: tau = 0.2. Paper: 30.6 AP.
-
-    perpixel train boxinst_r50_1x_tau_02 data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_tau_02", R50, replace(THESIS, tau=0.2))
-
-
-def boxinst_r50_1x_size_3_dilation_1() -> Recipe:
-    """Table 6.3: the nearest neighbours. Paper: 29.7 AP.
-
-    perpixel train boxinst_r50_1x_size_3_dilation_1 data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_size_3_dilation_1", R50, replace(THESIS, dilation=1))
-
-
-def boxinst_r50_1x_size_5_dilation_1() -> Recipe:
-    """Table 6.3: patches of 5 x 5. Paper: 30.5 AP.
-
-    perpixel train boxinst_r50_1x_size_5_dilation_1 data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_size_5_dilation_1", R50, replace(THESIS, size=5, dilation=1))
-
-
-def boxinst_r50_1x_size_5_dilation_2() -> Recipe:
-    """Table 6.3: patches of 5 x 5, every second pixel. Paper: 29.9 AP.
-
-    perpixel train boxinst_r50_1x_size_5_dilation_2 data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_size_5_dilation_2", R50, replace(THESIS, size=5))
-
-
-def boxinst_r50_1x_projection() -> Recipe:
-    """Table 6.4: the projection term alone. Paper: 21.2 AP.
-
-    perpixel train boxinst_r50_1x_projection data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_projection", R50, replace(THESIS, supervision="projection"))
-
-
-def boxinst_r50_1x_box() -> Recipe:
-    """Table 6.4: Dice with the filled box as if it were the mask. Paper: 10.6 AP.
-
-    perpixel train boxinst_r50_1x_box data=coco.yaml
-    """
-    return _recipe("boxinst_r50_1x_box", R50, replace(THESIS, supervision="box"))
 
 
 def boxinst_r50_voc() -> Recipe:

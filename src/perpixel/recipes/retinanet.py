@@ -1,10 +1,8 @@
-"""RetinaNet: detectron2's settings, and the three rows of table 3.3 (thesis 002) that FCOS is compared with.
+"""RetinaNet with detectron2's settings, and with FCOS's improvements. Table 3.3 (thesis 002) is in `fcos_tables`.
 
 All COCO recipes: 90,000 steps of 16 images, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000, weight decay 0.0001
 (0 for scales and shifts of norms), frozen BatchNorm. AP figures labelled "paper" are the thesis's, on COCO val2017.
 """
-
-from dataclasses import replace
 
 from perpixel.engine.recipe import Recipe
 from perpixel.models.candidates import Selection
@@ -25,25 +23,6 @@ def retinanet_r50_1x() -> Recipe:
     """
     model = DetectorConfig(backbone=R50, neck=FPN(top_from="c5"), head=RetinaNet(), selection=NMS_HALF)
     return Recipe("retinanet_r50_1x", model, ONE_SCALE, COCO_TRAINING)
-
-
-def retinanet_r50_1x_improved() -> Recipe:
-    """RetinaNet with FCOS's GroupNorm, GIoU, scalars, P5 and NMS 0.6 (table 3.3). Paper: 37.6 AP.
-
-    perpixel train retinanet_r50_1x_improved data=coco.yaml
-    """
-    return Recipe("retinanet_r50_1x_improved", DetectorConfig(backbone=R50, head=IMPROVED), ONE_SCALE, COCO_TRAINING)
-
-
-def retinanet_r50_1x_improved_one_anchor() -> Recipe:
-    """The same with one square anchor of 4 strides a cell (table 3.3). Paper: 35.2 AP.
-
-    perpixel train retinanet_r50_1x_improved_one_anchor data=coco.yaml
-    """
-    head = replace(IMPROVED, scales=(4.0,), ratios=(1.0,))
-    return Recipe(
-        "retinanet_r50_1x_improved_one_anchor", DetectorConfig(backbone=R50, head=head), ONE_SCALE, COCO_TRAINING
-    )
 
 
 def retinanet_mobilenetv2() -> Recipe:
