@@ -10,10 +10,11 @@ from perpixel.config import from_dict, to_dict
 from perpixel.errors import InputError
 from perpixel.models import condinst
 from perpixel.models.candidates import BestPositives, Selection, positives
-from perpixel.models.condinst import CondInst, masks_of, semantic_labels, semantic_loss
+from perpixel.models.condinst import CondInst, semantic_labels, semantic_loss
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import InstanceHeadConfig
+from perpixel.models.mask_truth import masks_of
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN

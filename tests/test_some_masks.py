@@ -20,8 +20,9 @@ from perpixel.engine.metrics import coco_metrics
 from perpixel.errors import InputError
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives, positives
-from perpixel.models.condinst import CondInst, drawn_masks, semantic_labels
+from perpixel.models.condinst import CondInst, semantic_labels
 from perpixel.models.fcos import FCOS
+from perpixel.models.mask_truth import drawn_masks
 from perpixel.recipes.boxinst_some_masks import NOT_OF_VOC, OF_VOC
 from perpixel.structures import Batch, Targets
 from test_models_condinst import BOX_HEADS, batch_of, build, candidates_at

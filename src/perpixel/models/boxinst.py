@@ -14,8 +14,9 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import BestPositives, RandomPositives
-from perpixel.models.condinst import CondInst, CondInstHead, drawn, masks_of, mean_count
+from perpixel.models.condinst import CondInst, CondInstHead
 from perpixel.models.heads import Losses
+from perpixel.models.mask_truth import drawn, masks_of, mean_count
 from perpixel.ops.affinity import color_similarity, ends, half_neighbourhood, log_same
 from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.color import lab

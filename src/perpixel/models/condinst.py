@@ -14,9 +14,10 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.models.candidates import BestPositives, RandomPositives, detection_scores, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.models.mask_truth import drawn, masks_of, mean_count, some_masks
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
-from perpixel.ops.assign import IGNORED, joined
+from perpixel.ops.assign import IGNORED
 from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
 from perpixel.ops.locations import grid_points
@@ -163,55 +164,6 @@ class CondInstHead(InstanceHead):
     def predict(self, dense: Maps, candidates: Candidates) -> ImageMasks:
         """Mask probabilities in the frame of the network's input."""
         return ImageMasks(self.logits(dense, candidates).sigmoid(), self.stride)
-
-
-def mean_count(candidates: Candidates) -> Float[Tensor, ""]:
-    """The number of candidates, averaged over processes and never below 1."""
-    return mean_over_ranks(torch.tensor(float(len(candidates)), device=candidates.image.device)).clamp(min=1)
-
-
-def drawn_masks(target: Targets) -> Bool[Tensor, "n h w"]:
-    """The masks of an image's objects, each of which must be known.
-
-    Raises:
-        InputError: the data were read without masks, or with those of some objects.
-    """
-    if target.drawn is not None and not target.drawn.all():
-        raise InputError("this method learns from the mask of every object: set data.masks=true, not data.masks=some")
-    return some_masks(target)
-
-
-def some_masks(target: Targets) -> Bool[Tensor, "n h w"]:
-    """The masks of an image's objects, empty where `Targets.drawn` says so.
-
-    Raises:
-        InputError: the data were read without masks.
-    """
-    if target.masks is None:
-        raise InputError(
-            "this model learns from masks and the data came without: set data.masks=true (or some, where not all are drawn)"
-        )
-    return target.masks
-
-
-def drawn(candidates: Candidates, targets: tuple[Targets, ...]) -> Bool[Tensor, " n"]:
-    """Whether the mask of each candidate's object is known.
-
-    Raises:
-        InputError: the data were read without masks.
-    """
-    known, first = joined([
-        some_masks(target).new_ones(len(target)) if target.drawn is None else target.drawn for target in targets
-    ])  # fmt: skip
-    assert candidates.target is not None
-    return known[first[candidates.image] + candidates.target]
-
-
-def masks_of(candidates: Candidates, targets: tuple[Targets, ...], stride: int) -> Bool[Tensor, "n h w"]:
-    """The mask of each candidate's object at the middle pixel of every `stride` x `stride` cell."""
-    masks, first = joined([some_masks(target)[:, stride // 2 :: stride, stride // 2 :: stride] for target in targets])
-    assert candidates.target is not None
-    return masks[first[candidates.image] + candidates.target]
 
 
 def semantic_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...], stride: int) -> Float[Tensor, ""]:

@@ -5,25 +5,24 @@ template (3.2.1), its box gives the weights of a convolution (3.2.2), the templa
 object's mask (3.2.3), and Mask R-CNN's mask head draws it. All of it at candidates only (3.3).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from perpixel.errors import InputError
-from perpixel.models.condinst import drawn_masks, mean_count
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
 from perpixel.models.indicator import Indicator
+from perpixel.models.mask_truth import masks_in_boxes, mean_count
 from perpixel.models.target_boxes import OverlappingPoints
 from perpixel.nn.region_mask import RegionMask
 from perpixel.ops.dynamic import dynamic_conv
-from perpixel.ops.masks import crop_masks, edge_pixels
-from perpixel.ops.sampling import conv_at, image_rows, patches_at, portions
-from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches, Targets
+from perpixel.ops.masks import edge_pixels
+from perpixel.ops.sampling import conv_at, patches_at, portions
+from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches
 
 Towers = tuple[Float[Tensor, "b c _ _"], ...]
 Layers = Literal["fc_relu", "fc", "fc_relu_twice", "fc_relu_fc"]
@@ -157,13 +156,3 @@ def fully_connected(layers: Layers, inputs: int, hidden: int, outputs: int) -> n
             return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs), nn.ReLU())
         case "fc_relu_fc":
             return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-
-def masks_in_boxes(candidates: Candidates, targets: Sequence[Targets], size: int) -> Bool[Tensor, "n s s"]:
-    """The mask of each candidate's object, cut out by the candidate's box: an image at a time, as its masks are large."""
-    assert candidates.target is not None
-    parts = []
-    for image, target in enumerate(targets):
-        rows = image_rows(candidates, image)
-        parts.append(crop_masks(drawn_masks(target), candidates.target[rows], candidates.boxes[rows], size))
-    return torch.cat(parts)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import positives
-from perpixel.models.condinst import drawn
+from perpixel.models.mask_truth import drawn
 from perpixel.ops.assign import match_by_iou
 from perpixel.ops.boxes import overlap
 from perpixel.ops.sampling import image_rows

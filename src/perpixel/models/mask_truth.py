@@ -1,0 +1,73 @@
+"""What mask methods train on: masks of the candidates' objects, in the frame of the image or of a box, and which are known."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from perpixel.errors import InputError
+from perpixel.ops.assign import joined
+from perpixel.ops.masks import crop_masks
+from perpixel.ops.reduce import mean_over_ranks
+from perpixel.ops.sampling import image_rows
+from perpixel.structures import Candidates, Targets
+
+
+def mean_count(candidates: Candidates) -> Float[Tensor, ""]:
+    """The number of candidates, averaged over processes and never below 1."""
+    return mean_over_ranks(torch.tensor(float(len(candidates)), device=candidates.image.device)).clamp(min=1)
+
+
+def drawn_masks(target: Targets) -> Bool[Tensor, "n h w"]:
+    """The masks of an image's objects, each of which must be known.
+
+    Raises:
+        InputError: the data were read without masks, or with those of some objects.
+    """
+    if target.drawn is not None and not target.drawn.all():
+        raise InputError("this method learns from the mask of every object: set data.masks=true, not data.masks=some")
+    return some_masks(target)
+
+
+def some_masks(target: Targets) -> Bool[Tensor, "n h w"]:
+    """The masks of an image's objects, empty where `Targets.drawn` says so.
+
+    Raises:
+        InputError: the data were read without masks.
+    """
+    if target.masks is None:
+        raise InputError(
+            "this model learns from masks and the data came without: set data.masks=true (or some, where not all are drawn)"
+        )
+    return target.masks
+
+
+def drawn(candidates: Candidates, targets: tuple[Targets, ...]) -> Bool[Tensor, " n"]:
+    """Whether the mask of each candidate's object is known.
+
+    Raises:
+        InputError: the data were read without masks.
+    """
+    known, first = joined([
+        some_masks(target).new_ones(len(target)) if target.drawn is None else target.drawn for target in targets
+    ])  # fmt: skip
+    assert candidates.target is not None
+    return known[first[candidates.image] + candidates.target]
+
+
+def masks_of(candidates: Candidates, targets: tuple[Targets, ...], stride: int) -> Bool[Tensor, "n h w"]:
+    """The mask of each candidate's object at the middle pixel of every `stride` x `stride` cell."""
+    masks, first = joined([some_masks(target)[:, stride // 2 :: stride, stride // 2 :: stride] for target in targets])
+    assert candidates.target is not None
+    return masks[first[candidates.image] + candidates.target]
+
+
+def masks_in_boxes(candidates: Candidates, targets: Sequence[Targets], size: int) -> Bool[Tensor, "n s s"]:
+    """The mask of each candidate's object, cut out by the candidate's box: an image at a time, as its masks are large."""
+    assert candidates.target is not None
+    parts = []
+    for image, target in enumerate(targets):
+        rows = image_rows(candidates, image)
+        parts.append(crop_masks(drawn_masks(target), candidates.target[rows], candidates.boxes[rows], size))
+    return torch.cat(parts)
