@@ -14,6 +14,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from perpixel import __version__
+from perpixel.config import from_dict
 from perpixel.data.geometry import resized_inside, whole
 from perpixel.data.image import Image
 from perpixel.data.settings import TestSize
@@ -71,7 +72,7 @@ class Facts:
             raise InputError(
                 f"{path} does not say its classes and sizes: use a file that `perpixel export` wrote"
             ) from error
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return from_dict(cls, values)
 
 
 def facts_of(checkpoint: Checkpoint, size: tuple[int, int] | None = None) -> Facts:
