@@ -174,6 +174,15 @@ def test_fine_tuning_replaces_the_class_predictor_only(saved: Path):
         initialize_from(TinyTrainingConfig(width=8).build(5), saved, "abcde")
 
 
+def test_a_part_that_the_file_does_not_have_starts_anew(saved: Path):
+    model = TinyTrainingConfig().build(3)
+    model.add_module("instance_head", torch.nn.Linear(2, 1))
+    fresh = model.state_dict()["instance_head.weight"].clone()
+    assert initialize_from(model, saved, "abc") == ["instance_head"]
+    assert torch.equal(model.state_dict()["instance_head.weight"], fresh)
+    assert torch.equal(model.state_dict()["first.weight"], load_checkpoint(saved).weights["first.weight"])
+
+
 def test_failed_write_keeps_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch):
     before = saved.read_bytes()
 

@@ -136,7 +136,8 @@ def initialize_from(model: nn.Module, path: Path | str, class_names: Sequence[st
     """Starts `model` from a checkpoint of the same model, perhaps trained on other classes (fine-tuning).
 
     A tensor whose shape differs only because the class count does (its first dimension, a multiple of the class counts)
-    keeps its fresh values; everything else must fit.
+    keeps its fresh values; so does a part of the model that the file does not have at all, such as a mask head where the file holds a
+    detector of boxes. Everything else must fit.
 
     Args:
         model: freshly initialised for `class_names`.
@@ -144,7 +145,7 @@ def initialize_from(model: nn.Module, path: Path | str, class_names: Sequence[st
         class_names: of the new data.
 
     Returns:
-        The names of the tensors that start anew.
+        The names of the parts and tensors that start anew.
 
     Raises:
         InputError: anything else differs; names the file and the key.
@@ -153,13 +154,16 @@ def initialize_from(model: nn.Module, path: Path | str, class_names: Sequence[st
     old, new = len(checkpoint.class_names), len(class_names)
     wanted = model.state_dict()
     weights: dict[str, Tensor] = dict(checkpoint.weights)
-    fresh = []
+    parts = {name.partition(".")[0] for name in weights}
+    fresh = {}
     for name, tensor in wanted.items():
-        if old != new and name in weights and _differs_by_classes(weights[name], tensor, old, new):
-            weights[name] = tensor
-            fresh.append(name)
+        part = name.partition(".")[0]
+        if part not in parts:
+            weights[name], fresh[part] = tensor, None
+        elif old != new and name in weights and _differs_by_classes(weights[name], tensor, old, new):
+            weights[name], fresh[name] = tensor, None
     load_weights(model, weights, path)
-    return fresh
+    return list(fresh)
 
 
 def _differs_by_classes(stored: Tensor, wanted: Tensor, old: int, new: int) -> bool:
