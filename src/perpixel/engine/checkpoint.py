@@ -136,8 +136,8 @@ def initialize_from(model: nn.Module, path: Path | str, class_names: Sequence[st
     """Starts `model` from a checkpoint of the same model, perhaps trained on other classes (fine-tuning).
 
     A tensor whose shape differs only because the class count does (its first dimension, a multiple of the class counts)
-    keeps its fresh values; so does a part of the model that the file does not have at all, such as a mask head where the file holds a
-    detector of boxes. Everything else must fit.
+    keeps its fresh values; so does a part of the model that the file does not have at all, such as a mask head where the file
+    holds a detector of boxes. Everything else must fit.
 
     Args:
         model: freshly initialised for `class_names`.
