@@ -12,7 +12,8 @@ from perpixel.models.detector import DetectorConfig
 from perpixel.models.duplicates import BoxNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.indicator import Indicator
-from perpixel.models.pointins import PointINS, masks_in_boxes
+from perpixel.models.mask_truth import masks_in_boxes
+from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.target_boxes import OverlappingPoints, Shares
 from perpixel.nn.backbones import Backbone
