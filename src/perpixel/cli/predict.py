@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from perpixel.cli.settings import add_device, chosen_device
+from perpixel.cli.settings import add_device, add_fast, chosen_device
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,15 +17,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--score", type=float, default=0.5, help="smallest score kept (default: 0.5)")
     add_device(parser)
+    add_fast(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes annotated pictures, results.json and gallery.html."""
+    from perpixel.engine.allocator import keep_freed_memory
     from perpixel.engine.load import load
     from perpixel.engine.predict import predict_to_folder
 
     device = None if arguments.device is None else chosen_device(arguments.device)
-    predictor = load(arguments.checkpoint, device)
+    keep_freed_memory()
+    predictor = load(arguments.checkpoint, device, arguments.fast)
+    print(f"network: {predictor.speed}")
     written = predict_to_folder(predictor, arguments.sources, arguments.out, arguments.score)
     print(f"{written.instances} objects in {written.photos} pictures: {written.results}")
     if written.gallery is not None:

@@ -34,6 +34,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; the first GPU if there is one, else the processor")
 
 
+def add_fast(parser: argparse.ArgumentParser) -> None:
+    """Adds the level of speed."""
+    parser.add_argument(
+        "--fast",
+        nargs="?",
+        const=True,
+        choices=("off", "exact", "bf16", "compile"),
+        help="how the network is made faster (docs/speed.md): exact, the default, changes nothing but rounding; bf16 computes in"
+        " bfloat16; compile does as well, for each size of picture anew; --fast alone takes bf16 where the hardware has it",
+    )
+
+
 def with_settings(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
     """The recipe with `key=value` settings applied in order.
 

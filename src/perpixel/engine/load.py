@@ -10,29 +10,37 @@ from perpixel.engine.exported import is_exported, load_exported
 from perpixel.engine.instances import Instances
 from perpixel.engine.predict import AnyPredictor, Predictor
 from perpixel.engine.sources import Anything
+from perpixel.errors import InputError
 
 
-def load(path: str | Path, device: torch.device | str | None = None) -> AnyPredictor:
+def load(
+    path: str | Path, device: torch.device | str | None = None, optimize: str | bool | None = None
+) -> AnyPredictor:
     """The model of a checkpoint or exported file, ready to predict; the file holds all that is needed.
 
     Args:
         path: a .safetensors file that `perpixel train` or `perpixel convert` wrote, or an .onnx, .xml or .pt2 file of
             `perpixel export`.
         device: where to compute; None takes the GPU if there is one.
+        optimize: how a checkpoint's model is made faster: `exact` (the default), which changes nothing but rounding, `bf16`,
+            `compile` or `off`; True takes what suits the hardware (`Predictor.optimize`).
 
     Raises:
-        InputError: no such file, or not one of this library.
+        InputError: no such file, not one of this library, or a level of speed that does not fit it.
     """
     if is_exported(path):
+        if optimize is not None:
+            raise InputError(f"{path} is fast as it was exported: leave optimize out, or choose at `perpixel export`")
         return load_exported(path, device)
     checkpoint = load_checkpoint(path)
-    return Predictor(
+    predictor = Predictor(
         build_model(checkpoint),
         checkpoint.class_names,
         checkpoint.recipe.data.test,
         device,
         category_ids=checkpoint.category_ids,
     )
+    return predictor.optimize("exact" if optimize is None else optimize)
 
 
 def predict(
