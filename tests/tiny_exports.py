@@ -1,0 +1,72 @@
+"""Writes small detectors of every exported method as checkpoint, ONNX and OpenVINO files: python tiny_exports.py FOLDER.
+
+In a process of its own, where no shape checks break the trace.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from perpixel.data.settings import DataConfig, TestSize
+from perpixel.data.shapes import ShapesDataset
+from perpixel.engine.checkpoint import build_model, load_checkpoint, save_checkpoint
+from perpixel.engine.export import export_detector, onnx_to_openvino
+from perpixel.engine.export_int8 import export_int8
+from perpixel.engine.exported import facts_of
+from perpixel.engine.recipe import Recipe
+from perpixel.models.boxinst import BoxInst
+from perpixel.models.candidates import Selection
+from perpixel.models.condinst import CondInst
+from perpixel.models.detector import DetectorConfig
+from perpixel.models.fcos import FCOS
+from perpixel.models.pointins import PointINS
+from perpixel.models.retinanet import RetinaNet
+from perpixel.nn.backbones import Backbone
+from perpixel.nn.fpn import FPN
+from perpixel.ops.assign import LevelRanges
+
+FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0)
+BASE = DetectorConfig(
+    backbone=Backbone("test_resnet", weights=None, norm="train", frozen_stages=0, stages=(8, 16)),
+    neck=FPN(channels=32, top_levels=0),
+    head=FCOS_TINY,
+    selection=Selection(threshold=0.02, keep=12, iou=0.5),
+)
+MODELS = {
+    "fcos": replace(BASE, selection=replace(BASE.selection, threshold_on="score")),
+    "retinanet": replace(BASE, head=RetinaNet(convs=1), selection=replace(BASE.selection, clip_first=True)),
+    "condinst": replace(BASE, instance=CondInst(mask_width=16, mask_convs=1, mask_levels=2)),
+    "boxinst": replace(BASE, head=RetinaNet(convs=1), instance=BoxInst(mask_width=16, mask_convs=1, mask_levels=1)),
+    "pointins": replace(BASE, instance=PointINS(size=7, width=16, channels=4, convs=1)),
+}
+TEST_SIZE = TestSize(short_side=96, max_side=160)
+
+
+def write_all(folder: Path) -> None:
+    """NAME.safetensors, NAME.onnx, NAME.xml and NAME.bin of each model; int8.onnx and fixed.onnx of fcos."""
+    names = ("disc", "ring", "cross")
+    for number, (name, config) in enumerate(MODELS.items()):
+        torch.manual_seed(number)
+        model = config.build(len(names)).eval()
+        for convolution in [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]:
+            torch.nn.init.kaiming_normal_(convolution.weight)  # what is found depends on the image
+        path = folder / f"{name}.safetensors"
+        recipe = Recipe(name, config, replace(DataConfig(), test=TEST_SIZE))
+        save_checkpoint(path, model, recipe, names, category_ids=(3, 5, 8))
+        checkpoint = load_checkpoint(path)
+        facts = facts_of(checkpoint)
+        began = time.monotonic()
+        export_detector(build_model(checkpoint), facts, folder / f"{name}.onnx")
+        onnx_to_openvino(folder / f"{name}.onnx", facts, folder / f"{name}.xml")
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    checkpoint = load_checkpoint(folder / "fcos.safetensors")
+    export_detector(build_model(checkpoint), facts_of(checkpoint, (96, 128)), folder / "fixed.onnx")
+    ShapesDataset(3, seed=1).write_coco(folder / "photos")
+    print(export_int8(build_model(checkpoint), facts_of(checkpoint), folder / "int8.onnx", folder / "photos", False))
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))
