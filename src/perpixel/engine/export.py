@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def export_detector(model: Model, facts: Facts, path: Path, device: torch.device
     graph = trace(model.to(device if path.suffix == ".pt2" else "cpu"), facts.size)
     with placed(path) as file:
         if path.suffix == ".pt2":
-            write_package(graph, facts, file)
+            # The compiler takes maps of one cell for a case of its own: every level has two a side or more.
+            smallest = 1 if facts.size else model.neck.strides[-1] + 1
+            write_package(graph, replace(facts, smallest=smallest), file)
             return
         onnx_file = file.with_suffix(".onnx")
         write_onnx(graph, facts, onnx_file)

@@ -40,6 +40,7 @@ class Facts:
         padding: RGB of the pixels around a photo that does not fill such a size.
         threshold: least score in the file; a request may ask for more.
         keep: rows an image at most.
+        smallest: pixels of either side at least.
         version: of the library that wrote the file.
     """
 
@@ -52,6 +53,7 @@ class Facts:
     padding: tuple[float, ...]
     threshold: float
     keep: int
+    smallest: int = 1
     version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
@@ -177,7 +179,16 @@ class InductorFile(ExportedFile):
         self.facts = Facts.from_metadata(metadata, path)
 
     def run(self, images: Float[np.ndarray, "b 3 h w"], score: float) -> Found:
-        """One call of the package."""
+        """One call of the package.
+
+        Raises:
+            InputError: the images are too small for what was compiled.
+        """
+        if min(images.shape[2:]) < self.facts.smallest:
+            raise InputError(
+                f"a .pt2 file takes images of at least {self.facts.smallest} pixels a side, and these are "
+                f"{images.shape[2]} x {images.shape[3]}: export with a larger data.test.short_side, or to .onnx"
+            )
         found = self.package(torch.from_numpy(images).to(self.device), torch.tensor([score], device=self.device))
         return {name: value.cpu().numpy() for name, value in found.items()}
 
