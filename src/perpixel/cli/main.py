@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
     "analyze": "what an assignment can reach, or whether BoxInst suits your images, on a data set",
+    "benchmark": "time a model, its faster forms and a peer in one run",
     "convert": "turn a checkpoint of another library into one of this library",
 }
 

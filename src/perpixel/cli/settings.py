@@ -13,6 +13,10 @@ SETTINGS_HELP = (
 )
 
 
+FAST = ("off", "exact", "bf16", "compile")
+"""Levels of speed, as `perpixel.engine.fast` has them."""
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds the list of `key=value` settings."""
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=SETTINGS_HELP)
@@ -40,7 +44,7 @@ def add_fast(parser: argparse.ArgumentParser) -> None:
         "--fast",
         nargs="?",
         const=True,
-        choices=("off", "exact", "bf16", "compile"),
+        choices=FAST,
         help="how the network is made faster (docs/speed.md): exact, the default, changes nothing but rounding; bf16 computes in"
         " bfloat16; compile does as well, for each size of picture anew; --fast alone takes bf16 where the hardware has it",
     )

@@ -47,8 +47,10 @@ def optimize(model: Model, level: str | bool = True, device: torch.device | str 
         device: where it will run.
 
     Raises:
-        InputError: no such level, or bf16 on hardware that lacks it.
+        InputError: no such level, bf16 on hardware that lacks it, or a model that is compiled already.
     """
+    if "forward" in vars(model):
+        raise InputError("optimize: this model is compiled already: start from the one it was made of")
     device = torch.device(device)
     has, hardware = bfloat16_hardware(device)
     if isinstance(level, bool):
@@ -75,7 +77,7 @@ def optimize(model: Model, level: str | bool = True, device: torch.device | str 
 
     fast.register_forward_pre_hook(enter)
     if level == "compile":
-        fast.compile(dynamic=False, options={"freezing": True})
+        fast.forward = torch.compile(fast.forward, dynamic=False, options={"freezing": True})
         done.append("compiled: the first photo of each size takes about a minute longer")
     return Optimized(fast, ", ".join(done))
 

@@ -1,0 +1,100 @@
+"""`perpixel benchmark`."""
+
+import argparse
+from pathlib import Path
+
+from perpixel.cli.settings import FAST, add_device, add_settings, chosen_device, with_settings
+from perpixel.errors import InputError
+
+PEERS = ("torchvision",)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("subject", help="a recipe (with random weights), or a file that `perpixel predict` takes")
+    add_settings(parser)
+    parser.add_argument("--fast", nargs="+", choices=FAST, help="levels of speed to compare (default: off exact)")
+    parser.add_argument(
+        "--vs", metavar="torchvision", help="a peer to measure in the same run: torchvision's FCOS R-50"
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="of the picture"
+    )
+    parser.add_argument("--threads", type=int, help="of the processor (default: PyTorch's own choice)")
+    parser.add_argument("--rounds", type=int, default=10, help="repetitions of each (default: 10)")
+    parser.add_argument("--score", type=float, default=0.05, help="smallest score kept (default: 0.05)")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints a table of times, and writes it as JSON where asked."""
+    if arguments.vs is not None and arguments.vs not in PEERS:
+        raise InputError(
+            f"--vs {arguments.vs}: only what is measured in the same run can be compared, and the peers are {', '.join(PEERS)}"
+        )
+    if min(*arguments.size, arguments.rounds) < 1:
+        raise InputError(
+            f"--size {arguments.size[0]} {arguments.size[1]} --rounds {arguments.rounds}: say numbers above 0"
+        )
+    import json
+
+    import torch
+
+    from perpixel.engine.allocator import keep_freed_memory
+    from perpixel.engine.benchmark import Ours, Subject, Torchvision, measure, random_picture
+    from perpixel.engine.files import write_atomically
+
+    keep_freed_memory()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    device = chosen_device(arguments.device)
+    picture = random_picture(tuple(arguments.size))
+    subjects: list[Subject] = []
+    if arguments.vs == "torchvision":
+        subjects.append(Torchvision(picture, device))
+    for name, predictor in _predictors(arguments, device):
+        print(f"{name}: {predictor.speed}")
+        subjects.append(Ours(name, predictor, picture, arguments.score))
+    report = measure(subjects, tuple(arguments.size), arguments.rounds)
+    print(report)
+    if arguments.json is not None:
+        text = json.dumps(report.to_json(), indent=2)
+
+        def write(path: Path) -> None:
+            path.write_text(text, "utf-8")
+
+        write_atomically(arguments.json, write)
+    return 0
+
+
+def _predictors(arguments: argparse.Namespace, device):
+    """Name and predictor of each level."""
+    import torch
+
+    from perpixel.engine.benchmark import spread_logits
+    from perpixel.engine.exported import is_exported
+    from perpixel.engine.load import load
+    from perpixel.engine.predict import Predictor
+    from perpixel.nn.backbones import without_pretrained
+    from perpixel.recipes import get_recipe
+
+    subject, levels = arguments.subject, arguments.fast
+    if is_exported(subject):
+        if arguments.settings or levels:
+            raise InputError(f"{subject} is as it was exported: leave --fast and settings out")
+        yield Path(subject).name, load(subject, None if arguments.device is None else device)
+        return
+    if Path(subject).suffix == ".safetensors":
+        if arguments.settings:
+            raise InputError(f"{subject} holds its own settings: leave {arguments.settings[0]} out")
+        plain = load(subject, device, optimize="off")
+    else:
+        recipe = with_settings(get_recipe(subject), arguments.settings)
+        torch.manual_seed(0)
+        model = without_pretrained(recipe.model).build(80)
+        spread_logits(model.box_head.class_logits, getattr(model.box_head, "distances", None))  # pyright: ignore
+        plain = Predictor(model, [str(number) for number in range(80)], device=device)
+    assert isinstance(plain, Predictor)
+    for level in levels or ("off", "exact"):
+        yield f"{Path(subject).stem} {level}", plain.optimize(level)
