@@ -82,6 +82,7 @@ def test_apart_by_hand():
 def test_first_of_images_by_hand():
     """Rows best first; two of each image are kept, image by image: image 0 has rows 1 and 3, image 2 rows 0 and 2."""
     assert first_of_images(torch.tensor([2, 0, 2, 0, 2, 0]), 3, 2).tolist() == [1, 3, 0, 2]
+    assert first_of_images(torch.tensor([3, 0, 3]), 3, 2).tolist() == [1], "image 3 is none of three"
     assert first_of_images(torch.tensor([], dtype=torch.long), 3, 2).tolist() == []
 
 

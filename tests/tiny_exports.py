@@ -28,7 +28,7 @@ from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.ops.assign import LevelRanges
 
-FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0)
+FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0, prior=0.2)
 BASE = DetectorConfig(
     backbone=Backbone("test_resnet", weights=None, norm="train", frozen_stages=0, stages=(8, 16)),
     neck=FPN(channels=32, top_levels=0),

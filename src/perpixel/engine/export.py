@@ -111,7 +111,19 @@ def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+    check_free(program)
     return Graph(program, example, outputs)
+
+
+def check_free(program: ExportedProgram) -> None:
+    """No equation among sizes, such as a number of cells that tracing took for fixed: the file would be wrong at others.
+
+    Raises:
+        RuntimeError: there is one, a defect of the model; `len(tensor)` in place of `tensor.shape[0]` is one.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_scalar.default and "expression Eq(" in str(node.args[1]):
+            raise RuntimeError(f"tracing fixed a size: {node.args[1]}")
 
 
 def write_onnx(graph: Graph, facts: Facts, file: Path) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from perpixel import __version__
-from perpixel.config import from_dict
+from perpixel.config import ConfigError, from_dict
 from perpixel.data.geometry import resized_inside, whole
 from perpixel.data.image import Image
 from perpixel.data.settings import TestSize
@@ -67,14 +67,13 @@ class Facts:
         Raises:
             InputError: the file was not made by this library.
         """
-        names = [field.name for field in fields(cls)]
+        known = {field.name for field in fields(cls)}
         try:
-            values = {name: json.loads(metadata[name]) for name in names}
-        except (KeyError, json.JSONDecodeError) as error:
+            return from_dict(cls, {name: json.loads(text) for name, text in metadata.items() if name in known})
+        except (ConfigError, json.JSONDecodeError) as error:
             raise InputError(
                 f"{path} does not say its classes and sizes: use a file that `perpixel export` wrote"
             ) from error
-        return from_dict(cls, values)
 
 
 def facts_of(checkpoint: Checkpoint, size: tuple[int, int] | None = None) -> Facts:

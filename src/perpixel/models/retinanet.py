@@ -112,7 +112,7 @@ class RetinaNetHead(BoxHead):
         """One location an anchor."""
         cells, strides, levels = grid_points(shapes, self.strides, self.config.offset, self.config.spread, device)
         anchors = (cells.repeat(1, 2)[:, None] + torch.stack(self.shapes).to(cells.device)[levels]).flatten(0, 1)
-        rows = torch.arange(len(cells), device=cells.device).repeat_interleave(self.per_cell)
+        rows = torch.arange(cells.shape[0], device=cells.device).repeat_interleave(self.per_cell)
         return Locations(cells[rows], strides[rows], levels[rows], anchors, shapes, self.per_cell)
 
     def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:

@@ -88,8 +88,11 @@ def choose(
     boxes = outputs.boxes[image, location]
     if selection.clip_first:
         boxes = clip_boxes(boxes, (height, width))
-    best = nms(apart(boxes, image, labels, classes, height, width), scores, selection.iou)
-    best = best[first_of_images(image[best], images, selection.keep)]
+    # Two more boxes, without a size and of no image: traced, NMS is taken to leave two boxes or more.
+    places = torch.cat([apart(boxes, image, labels, classes, height, width), boxes.new_zeros((2, 4))])
+    best = nms(places, torch.cat([scores, scores.new_zeros(2)]), selection.iou)
+    owner = torch.cat([image, image.new_full((2,), images)])
+    best = best[first_of_images(owner[best], images, selection.keep)]
     return candidates_at(outputs, image[best], location[best], boxes[best], labels[best], scores=scores[best])
 
 
@@ -141,8 +144,8 @@ def apart(
 
 
 def first_of_images(image: Int[Tensor, " n"], images: int, keep: int) -> Int[Tensor, " m"]:
-    """Rows of the first `keep` of each image, image by image, in the given order."""
+    """Rows of the first `keep` of each of so many images, image by image, in the given order."""
     mine = image[:, None] == torch.arange(images, device=image.device)
     rank = (mine.long().cumsum(0) * mine).sum(dim=1) - 1
-    rows = torch.nonzero(rank < keep).squeeze(1)
+    rows = torch.nonzero((rank >= 0) & (rank < keep)).squeeze(1)
     return rows[torch.argsort(image[rows] * keep + rank[rows])]
