@@ -11,6 +11,7 @@ from perpixel.ops.masks import (
     aligned_bilinear,
     decode,
     encode,
+    encode_window,
     encoded,
     paste_box_masks,
     resize_image_masks,
@@ -212,3 +213,25 @@ def test_nothing_gives_nothing():
     assert resize_image_masks(torch.zeros(0, 3, 4), 4, (12, 16), (6, 7)).shape == (0, 6, 7)
     assert resize_where_masked(torch.zeros(0, 3, 4), 4, (12, 16), (6, 7)).shape == (0, 6, 7)
     assert list(encoded(BoxMasks(torch.zeros(0, 5, 5)), empty, (6, 7), (6, 7))) == []
+
+
+@given(data=st.data())
+def test_a_window_is_encoded_as_the_whole(data):
+    """The same bytes as `encode` of the full mask, whatever the window holds: also nothing, all, runs over columns."""
+    height, width = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
+    top, left = data.draw(st.integers(0, height)), data.draw(st.integers(0, width))
+    tall, wide = data.draw(st.integers(0, height - top)), data.draw(st.integers(0, width - left))
+    bits = data.draw(st.lists(st.booleans(), min_size=tall * wide, max_size=tall * wide))
+    inside = np.array(bits, bool).reshape(tall, wide)
+    whole = np.zeros((1, height, width), bool)
+    whole[0, top : top + tall, left : left + wide] = inside
+    assert [encode_window(inside, top, left, (height, width))] == encode(whole)
+
+
+def test_full_windows_are_encoded_as_the_whole():
+    """Full columns join to one run: all of a 3x4 image, and its two right columns after 6 pixels of nothing."""
+    for left in (0, 2):
+        inside = np.ones((3, 4 - left), bool)
+        whole = np.zeros((1, 3, 4), bool)
+        whole[0, :, left:] = True
+        assert [encode_window(inside, 0, left, (3, 4))] == encode(whole)

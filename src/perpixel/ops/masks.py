@@ -20,7 +20,7 @@ from perpixel.structures import BoxMasks, ImageMasks
 Run = dict[str, Any]
 """A mask as COCO's run lengths: ``{"size": [h, w], "counts": str}``; it goes into JSON as it is."""
 
-CHUNK_BYTES = 128 * 2**20
+CHUNK_BYTES = 48 * 2**20
 
 
 def paste_box_masks(
@@ -174,15 +174,28 @@ def resize_where_masked(
     threshold only if one of the few values it is made from does. What lies outside those pixels is not computed.
     Results are the same up to rounding at the threshold. Arguments as there.
     """
+    out = torch.zeros((len(values), *original_size), dtype=torch.bool, device=values.device)
+    windows = _windows(values, stride, input_size, original_size, threshold)
+    for row, (y, x, inside) in zip(out, windows, strict=True):
+        row[y, x] = inside
+    return out
+
+
+def _windows(
+    values: Float[Tensor, "n h w"],
+    stride: int,
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    threshold: float = 0.5,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Of each mask the rows and columns of the original image that it can touch, and the mask there."""
     down = _axis_weights(values.shape[1], stride, input_size[0], original_size[0], values.device)
     across = _axis_weights(values.shape[2], stride, input_size[1], original_size[1], values.device)
     high = values > threshold
     vertical = _Reach(down).of(high.any(dim=2))
     horizontal = _Reach(across).of(high.any(dim=1))
-    out = torch.zeros((len(values), *original_size), dtype=torch.bool, device=values.device)
-    for row, ((y, i), (x, j)) in enumerate(zip(vertical, horizontal, strict=True)):
-        out[row, y, x] = (down[y, i] @ values[row, i, j].float() @ across[x, j].mT) > threshold
-    return out
+    for mine, (y, i), (x, j) in zip(values, vertical, horizontal, strict=True):
+        yield y, x, (down[y, i] @ mine[i, j].float() @ across[x, j].mT) > threshold
 
 
 def _axis_weights(
@@ -220,6 +233,27 @@ def encode(masks: Bool[Tensor, "n h w"] | Bool[np.ndarray, "n h w"]) -> list[Run
     return [{"size": run["size"], "counts": run["counts"].decode("ascii")} for run in runs]
 
 
+def encode_window(inside: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[int, int]) -> Run:
+    """What `encode` says of a mask of (height, width) `size` that lies in a window whose upper left corner is (top, left).
+
+    Runs go down the columns, so a run that ends at the bottom of a column and goes on at the top of the next is one run.
+    """
+    height, width = size
+    framed = np.zeros((inside.shape[1], inside.shape[0] + 2), bool)
+    framed[:, 1:-1] = inside.T
+    column, row = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), inside.shape[0] + 1)
+    at = (left + column) * height + top + row
+    begins, ends = at[0::2], at[1::2]
+    first, last = np.ones(len(begins), bool), np.ones(len(ends), bool)
+    first[1:] = last[:-1] = begins[1:] != ends[:-1]
+    begins, ends = begins[first], ends[last]
+    counts = np.diff(np.stack([begins, ends], 1).ravel(), prepend=0, append=height * width).tolist()
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
+    run = cast(Run, codec.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+    return {"size": [height, width], "counts": run["counts"].decode("ascii")}
+
+
 def decode(runs: Sequence[Run], size: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
     """The masks of `encode`; `size` (height, width) gives the shape where there is no mask."""
     out = np.zeros((len(runs), *size), dtype=bool)
@@ -235,25 +269,22 @@ def encoded(
     original_size: tuple[int, int],
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[Run]:
-    """Run lengths of each instance's mask of the original image, made chunk by chunk.
+    """Run lengths of each instance's mask of the original image: no full-size mask of more than a few instances exists.
 
     Args:
         masks: probabilities of n instances in either frame.
         boxes: (n, 4) in pixels of the original image; box masks are spread over them.
         input_size: (height, width) of the image inside the network's padded input.
         original_size: (height, width) of the original image.
-        chunk_bytes: memory for full-size masks at any time.
+        chunk_bytes: memory for full-size box masks at any time. Image masks take a window of one at a time.
     """
-    height, width = original_size
-    # Beside the masks: of box masks a float of each pixel, of image masks as much for one instance at a time.
-    each = height * width * (1 if isinstance(masks, ImageMasks) else 5)
-    for rows in _chunks(len(masks.values), each, chunk_bytes):
-        values = masks.values[rows]
-        if isinstance(masks, BoxMasks):
-            chunk = paste_box_masks(values, boxes[rows], original_size, chunk_bytes=chunk_bytes)
-        else:
-            chunk = resize_where_masked(values, masks.stride, input_size, original_size)
-        yield from encode(chunk)
+    if isinstance(masks, ImageMasks):
+        for y, x, inside in _windows(masks.values, masks.stride, input_size, original_size):
+            yield encode_window(inside.cpu().numpy(), y.start, x.start, original_size)
+        return
+    # A float and a boolean of each pixel.
+    for rows in _chunks(len(masks.values), 5 * original_size[0] * original_size[1], chunk_bytes):
+        yield from encode(paste_box_masks(masks.values[rows], boxes[rows], original_size, chunk_bytes=chunk_bytes))
 
 
 def _chunks(count: int, bytes_each: int, chunk_bytes: int) -> Iterator[slice]:
