@@ -37,9 +37,13 @@ BASE = DetectorConfig(
 )
 MODELS = {
     "fcos": replace(BASE, selection=replace(BASE.selection, threshold_on="score")),
-    "retinanet": replace(BASE, head=RetinaNet(convs=1), selection=replace(BASE.selection, clip_first=True)),
+    "retinanet": replace(
+        BASE, head=RetinaNet(convs=1, norm="group"), selection=replace(BASE.selection, clip_first=True)
+    ),
     "condinst": replace(BASE, instance=CondInst(mask_width=16, mask_convs=1, mask_levels=2)),
-    "boxinst": replace(BASE, head=RetinaNet(convs=1), instance=BoxInst(mask_width=16, mask_convs=1, mask_levels=1)),
+    "boxinst": replace(
+        BASE, head=RetinaNet(convs=1, norm="group"), instance=BoxInst(mask_width=16, mask_convs=1, mask_levels=1)
+    ),
     "pointins": replace(BASE, instance=PointINS(size=7, width=16, channels=4, convs=1)),
 }
 TEST_SIZE = TestSize(short_side=96, max_side=160)
