@@ -13,13 +13,14 @@ from torch import Tensor
 from perpixel.data.image import Image
 from perpixel.data.loader import prepare_image
 from perpixel.data.settings import TestSize
+from perpixel.engine.ahead import ahead
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.distributed import choose_device
 from perpixel.engine.fast import optimize
 from perpixel.engine.gallery import GalleryItem, write_gallery
 from perpixel.engine.instances import Instances
 from perpixel.engine.prediction_files import PictureWriter, ResultsFile, unique_names
-from perpixel.engine.sources import Anything, Frame, Photo, is_single, is_stream, list_sources
+from perpixel.engine.sources import Anything, Frame, Photo, Source, is_camera, is_single, is_stream, list_sources
 from perpixel.engine.visualize import Style
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
@@ -94,9 +95,10 @@ class AnyPredictor(ABC):
         Raises:
             InputError: a source that does not exist or cannot be read, when its turn comes.
         """
-        return self.stream_frames(
-            (frame for item in list_sources(source) for frame in item.frames()), score, batch_size
-        )
+        frames = (frame for item in list_sources(source) for frame in item.frames())
+        # A camera's frames would grow old while they wait; one photo has nothing to be read beside.
+        alone = is_camera(source) or is_single(source)
+        return self.stream_frames(frames if alone else ahead(frames), score, batch_size)
 
     def stream_frames(self, frames: Iterable[Frame], score: float = 0.5, batch_size: int = 1) -> Iterator[Instances]:
         """The same for frames already read."""
@@ -179,6 +181,24 @@ class Predictor(AnyPredictor):
             return self.model.predict(batch.to(self.device, non_blocking=True))
 
 
+def _opened(item: Source) -> Iterator[Frame]:
+    """An item's frames: a photo's is read now, a video's while they are used, a camera's when asked for.
+
+    A photo that cannot be read says so when its frame is asked for.
+    """
+    if isinstance(item, Photo):
+        try:
+            return iter([*item.frames()])
+        except InputError as error:
+            return _refusing(error)
+    return item.frames() if item.path is None else ahead(item.frames())
+
+
+def _refusing(error: InputError) -> Iterator[Frame]:
+    raise error
+    yield  # makes it an iterator, so that the error waits for its turn
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What `predict_to_folder` wrote.
@@ -247,10 +267,11 @@ def predict_to_folder(
     shown: list[GalleryItem] = []
     photos = instances = 0
     with ResultsFile(folder / "results.json") as results, counting_bar("predict", total, show=progress) as bar:
-        for item, name in zip(listed, names, strict=True):
+        opened = ahead(_opened(item) for item in listed)
+        for item, name, frames in zip(listed, names, opened, strict=True):
             try:
                 with PictureWriter(folder / name, item, style) as writer:
-                    for found in predictor.stream_frames(item.frames(), score):
+                    for found in predictor.stream_frames(frames, score):
                         photos, instances = photos + 1, instances + len(found)
                         writer.add(found)
                         label = name if found.frame is None else f"{name} frame {found.frame}"

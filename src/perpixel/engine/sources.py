@@ -1,6 +1,6 @@
 """What can be predicted on: files, folders, patterns, arrays, videos and cameras, opened one after the other.
 
-A source is listed first and read when its turn comes, so memory holds one frame whatever the number of photos, and a
+A source is listed first and read when its turn comes, so memory holds a few frames whatever the number of photos, and a
 photo that cannot be read stops nothing but itself.
 """
 
@@ -141,6 +141,11 @@ def is_stream(source: Anything) -> bool:
     if isinstance(source, str | Path):
         return Path(source).suffix.lower() in VIDEO_SUFFIXES or _camera(source) is not None
     return isinstance(source, int)
+
+
+def is_camera(source: Anything) -> bool:
+    """Whether the source is a camera's number."""
+    return isinstance(source, int) or (isinstance(source, str) and _camera(source) is not None)
 
 
 def list_sources(source: object) -> Iterator[Source]:
