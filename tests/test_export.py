@@ -55,7 +55,7 @@ def photos(height: int, width: int, count: int) -> list[np.ndarray]:
 
 
 def assert_same(found: Instances, wanted: Instances) -> None:
-    """Boxes within 1e-3 px, masks of an IoU above 0.999."""
+    """Boxes within 1e-3 px, masks of an IoU above 0.999; of a mask below 1000 px one pixel at the threshold may differ."""
     assert len(found) == len(wanted)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
     np.testing.assert_array_equal(found.labels, wanted.labels)
@@ -63,7 +63,7 @@ def assert_same(found: Instances, wanted: Instances) -> None:
     assert (found.runs is None) == (wanted.runs is None)
     for row in range(len(wanted) if wanted.runs is not None else 0):
         one, two = found.mask(row), wanted.mask(row)
-        assert (one & two).sum() >= 0.999 * (one | two).sum()
+        assert (one ^ two).sum() <= max(1, 0.001 * (one | two).sum())
 
 
 @pytest.mark.parametrize("ending", ["onnx", "xml"])
