@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
 # beartype checks method by method and refuses typing.Self there.
@@ -33,6 +33,26 @@ class _Movable:
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # pyright: ignore
 
 
+VOID = 255
+"""In a map of stuff: nobody says what the pixel is."""
+
+
+@dataclass(frozen=True)
+class Stuff:
+    """The classes of a data set that have no objects, such as sky and grass.
+
+    Attributes:
+        names: of the classes 0..S-1.
+        category_ids: the data set's own number of each.
+    """
+
+    names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class Targets(_Movable):
     """Ground truth of one image, in pixels of the network's input.
@@ -47,6 +67,8 @@ class Targets(_Movable):
         keypoints: (n, k, 3) x, y, visibility (0 absent, 1 hidden, 2 visible), or None.
         ignored: (m, 4) boxes of crowds: neither truth nor background.
         drawn: (n,) whether the mask is known; the row of `masks` is empty where it is not. None means that all of `masks` are.
+        stuff: (h, w) of the padded input: 0 where there is an object of any class, s + 1 on stuff of class s, `VOID` where it is
+            not known; or None where no method asked for it.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -56,6 +78,7 @@ class Targets(_Movable):
     keypoints: Float[Tensor, "n k 3"] | None = None
     ignored: Float[Tensor, "m 4"] | None = None
     drawn: Bool[Tensor, " n"] | None = None
+    stuff: UInt8[Tensor, "h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -138,6 +161,8 @@ class DenseOutputs(_Movable):
         towers: features before the box predictors, a map a level: what instance heads read.
         class_towers: features before the class predictor, a map a level.
         locations: where each row stands.
+        backbone: the backbone's maps, finest first (C3 to C5): given to instance heads, which may read them beside the pyramid.
+        finer: levels of the pyramid that are finer than the box head's (P2): given to instance heads too.
     """
 
     logits: Float[Tensor, "b l k"]
@@ -147,6 +172,24 @@ class DenseOutputs(_Movable):
     towers: tuple[Float[Tensor, "b c _ _"], ...]
     class_towers: tuple[Float[Tensor, "b c _ _"], ...]
     locations: Locations
+    backbone: tuple[Float[Tensor, "b _ _ _"], ...] = ()
+    finer: tuple[Float[Tensor, "b _ _ _"], ...] = ()
+
+    def beside(
+        self, backbone: tuple[Float[Tensor, "b _ _ _"], ...], finer: tuple[Float[Tensor, "b _ _ _"], ...]
+    ) -> "DenseOutputs":
+        """The same with the maps that the box head does not read."""
+        return DenseOutputs(
+            self.logits,
+            self.boxes,
+            self.quality,
+            self.regression,
+            self.towers,
+            self.class_towers,
+            self.locations,
+            backbone,
+            finer,
+        )
 
 
 @dataclass(frozen=True)
@@ -246,6 +289,26 @@ class Keypoints(_Movable):
 
 
 @dataclass(frozen=True)
+class Segments(_Movable):
+    """A photo cut into segments that share no pixel, in pixels of the ORIGINAL photo: truth or prediction.
+
+    Attributes:
+        map: (h, w) row of the segment that each pixel belongs to; -1 where it belongs to none.
+        labels: (n,) 0..K-1 for objects of the K classes, K + s for stuff of class s.
+        scores: (n,) of a detection; 1 for stuff and truth.
+        crowd: (n,) groups of objects, in truth: neither to be found nor wrong to find.
+    """
+
+    map: Int[Tensor, "h w"]
+    labels: Int[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    crowd: Bool[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
 class Detections(_Movable):
     """What a model found in one image, best first, in pixels of the network's input.
 
@@ -255,6 +318,7 @@ class Detections(_Movable):
         labels: (n,).
         size: (height, width) of the image inside the padding.
         masks, keypoints: what an instance head added.
+        segments: of the photo, from a panoptic model; they stand in pixels of the photo, since their areas are judged there.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -263,6 +327,7 @@ class Detections(_Movable):
     size: tuple[int, int]
     masks: BoxMasks | ImageMasks | None = None
     keypoints: Keypoints | None = None
+    segments: Segments | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

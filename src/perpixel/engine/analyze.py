@@ -25,8 +25,7 @@ def analyze(recipe: Recipe) -> Iterator[Reach]:
     if not isinstance(recipe.model, DetectorConfig):
         raise InputError(f"{recipe.name} has no box head to analyse; choose a detector, such as fcos_r50_1x")
     samples = list(_samples(recipe))
-    pyramid = recipe.model.neck.pyramid_strides(recipe.model.backbone.stages)
-    rows = settings_of(recipe.model.head, pyramid)
+    rows = settings_of(recipe.model.head, recipe.model.box_strides())
     with counting_bar("analyze", len(rows) * len(samples)) as bar:
         for name, (config, strides) in rows.items():
             yield reach(name, config, strides, _counted(samples, bar))

@@ -94,7 +94,7 @@ def study_affinity(dataset: Dataset, recipe: Recipe, limit: int | None = None) -
     if not isinstance(model, DetectorConfig) or not isinstance(model.instance, BoxInst):
         raise InputError(f"{recipe.name} is not a recipe of BoxInst; take boxinst_mobilenetv2 or boxinst_r50_1x")
     config = model.instance
-    head = config.build(8, 8, model.neck.pyramid_strides(model.backbone.stages), 1)
+    head = config.build(8, 8, model.box_strides(), 1)
     chosen = tuple(dict.fromkeys([(config.size, config.dilation), *NEIGHBOURHOODS]))
     offsets = {one: tuple(half_neighbourhood(*one)) for one in chosen}
     counts = {offset: np.zeros((2, len(TAUS)), dtype=np.int64) for group in offsets.values() for offset in group}

@@ -34,6 +34,8 @@ class DetectorConfig(ModelConfig):
         instance: adds masks or keypoints to them; None for boxes alone.
         selection: how dense outputs become detections.
         duplicates: what tells them: boxes or masks.
+        box_stride: stride of the finest level that the box head reads; finer ones are for the instance head alone. None: it reads
+            all of the pyramid.
     """
 
     pixels: Pixels = field(default_factory=Pixels)
@@ -43,24 +45,37 @@ class DetectorConfig(ModelConfig):
     instance: InstanceHeadConfig | None = None
     selection: Selection = field(default_factory=Selection)
     duplicates: BoxNMS | MaskNMS = field(default_factory=BoxNMS)
+    box_stride: int | None = None
+
+    def box_strides(self) -> tuple[int, ...]:
+        """Strides of the levels that the box head reads, finest first."""
+        pyramid = self.neck.pyramid_strides(tuple(sorted(self.backbone.stages)))
+        if self.box_stride is not None and self.box_stride not in pyramid:
+            raise InputError(
+                f"model.box_stride={self.box_stride} is no level of the pyramid: its strides are {list(pyramid)}"
+            )
+        return tuple(stride for stride in pyramid if stride >= (self.box_stride or 0))
 
     def build(self, classes: int) -> "Detector":
         """The detector for `classes` classes."""
         backbone = self.backbone.build()
         neck = self.neck.build(backbone.channels, backbone.strides)
-        head = self.head.build(neck.channels, neck.strides, classes)
+        strides = self.box_strides()
+        head = self.head.build(neck.channels, strides, classes)
         instance = None
         if self.instance is not None:
-            instance = self.instance.build(neck.channels, neck.channels, neck.strides, classes)
+            maps = dict(zip(backbone.strides, backbone.channels, strict=True))
+            instance = self.instance.build_among(maps, dict.fromkeys(neck.strides, neck.channels), strides, classes)
         if isinstance(self.duplicates, MaskNMS) and instance is None:
             raise InputError("model.duplicates.kind=MaskNMS needs masks: choose model.instance.kind, or BoxNMS")
         if isinstance(self.duplicates, BoxNMS) and not head.predicts_boxes:
             raise InputError("model.head predicts no boxes that tell duplicates: set model.duplicates.kind=MaskNMS")
-        return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.duplicates)
+        finer = len(neck.strides) - len(strides)
+        return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.duplicates, finer)
 
 
 class Detector(Model):
-    """Boxes, and what an instance head says of them."""
+    """Boxes, and what an instance head says of them; the box head does not read the `finer` first levels of the pyramid."""
 
     def __init__(
         self,
@@ -71,6 +86,7 @@ class Detector(Model):
         instance_head: InstanceHead | None,
         selection: Selection,
         duplicates: BoxNMS | MaskNMS,
+        finer: int,
     ):
         super().__init__()
         self.pixels = pixels
@@ -80,12 +96,17 @@ class Detector(Model):
         self.instance_head = instance_head
         self.selection = selection
         self.duplicates = duplicates
+        self.finer = finer
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[DenseOutputs, Any]:
         """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
-        pyramid = self.neck(self.backbone(images))
+        maps = self.backbone(images)
+        levels = self.neck(maps)
+        finer, pyramid = levels[: self.finer], levels[self.finer :]
         outputs = self.box_head(pyramid)
-        return outputs, self.instance_head(pyramid, outputs) if self.instance_head is not None else None
+        if self.instance_head is None:
+            return outputs, None
+        return outputs, self.instance_head(pyramid, outputs.beside(maps, finer))
 
     def normalized(self, batch: Batch) -> Float[Tensor, "b 3 h w"]:
         """The batch's images as the backbone takes them."""

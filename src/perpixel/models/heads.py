@@ -9,7 +9,7 @@ and no state of a step; n = 0 candidates flows through without a branch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,9 @@ class InstanceHead(nn.Module, ABC):
     def forward(self, pyramid: Pyramid, outputs: DenseOutputs) -> Any:
         """Image-level work, once a batch; whatever it returns arrives as `dense` below.
 
-        `outputs.towers` are the box head's features: what is predicted of a candidate is read there, at candidates only
-        (`perpixel.ops.sampling.patches_at`).
+        `pyramid` holds the levels that the box head reads. `outputs.towers` are the box head's features: what is predicted of a
+        candidate is read there, at candidates only (`perpixel.ops.sampling.patches_at`). `outputs.backbone` and `outputs.finer`
+        are the maps that are neither.
         """
 
     @abstractmethod
@@ -113,11 +114,23 @@ class InstanceHeadConfig(ABC):
     def build(self, channels: int, tower_channels: int, strides: tuple[int, ...], classes: int) -> InstanceHead:
         """The head for pyramid maps of `channels` and tower maps of `tower_channels` channels at `strides`."""
 
+    def build_among(
+        self, backbone: Mapping[int, int], pyramid: Mapping[int, int], strides: tuple[int, ...], classes: int
+    ) -> InstanceHead:
+        """As `build`; a head that reads more than the box head's levels overrides this.
+
+        Args:
+            backbone, pyramid: channels of the backbone's maps and of all of the pyramid's, by stride.
+            strides: of the levels that the box head reads.
+            classes: from the data set.
+        """
+        return self.build(pyramid[strides[0]], pyramid[strides[0]], strides, classes)
+
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
     """Settings of a whole model."""
 
     @abstractmethod
-    def build(self, classes: int) -> Model:
-        """The model, its weights initialised; `classes` comes from the data set."""
+    def build(self, classes: int, stuff: int = 0) -> Model:
+        """The model, its weights initialised; how many classes of objects and of stuff there are comes from the data set."""
