@@ -27,7 +27,7 @@ from tiny_training import CLASSES, TinyTrainingConfig, tiny_recipe
 class TiedConfig(ModelConfig):
     """A model that uses one weight twice."""
 
-    def build(self, classes: int) -> "Tied":
+    def build(self, classes: int, stuff: int = 0) -> "Tied":
         return Tied(classes)
 
 

@@ -47,7 +47,7 @@ class TinyTrainingConfig(ModelConfig):
     per_image: bool = False
     nan_at: int | None = None
 
-    def build(self, classes: int) -> "TinyTraining":
+    def build(self, classes: int, stuff: int = 0) -> "TinyTraining":
         return TinyTraining(self, classes)
 
 

@@ -18,7 +18,7 @@ from perpixel.models.duplicates import BoxNMS, MaskNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
 from perpixel.nn.backbones import Backbone
-from perpixel.nn.fpn import FPN, Neck, NeckConfig
+from perpixel.nn.fpn import FPN, Maps, Neck, NeckConfig
 from perpixel.nn.layers import Pixels
 from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Detections, ImageMasks, Keypoints
 
@@ -56,8 +56,8 @@ class DetectorConfig(ModelConfig):
             )
         return tuple(stride for stride in pyramid if stride >= (self.box_stride or 0))
 
-    def build(self, classes: int) -> "Detector":
-        """The detector for `classes` classes."""
+    def build(self, classes: int, stuff: int = 0) -> "Detector":
+        """The detector for `classes` classes; stuff is background to it."""
         backbone = self.backbone.build()
         neck = self.neck.build(backbone.channels, backbone.strides)
         strides = self.box_strides()
@@ -101,7 +101,10 @@ class Detector(Model):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[DenseOutputs, Any]:
         """Everything that is dense and static: the box head's outputs and the instance head's image-level work."""
         maps = self.backbone(images)
-        levels = self.neck(maps)
+        return self.heads(maps, self.neck(maps))
+
+    def heads(self, maps: Maps, levels: Maps) -> tuple[DenseOutputs, Any]:
+        """What `forward` returns, from the backbone's maps and all levels of the pyramid."""
         finer, pyramid = levels[: self.finer], levels[self.finer :]
         outputs = self.box_head(pyramid)
         if self.instance_head is None:
@@ -114,8 +117,11 @@ class Detector(Model):
 
     def loss(self, batch: Batch) -> Losses:
         """Losses of the box head, and those of the instance head under their own names."""
+        return self.losses(*self(self.normalized(batch)), batch)
+
+    def losses(self, outputs: DenseOutputs, dense: Any, batch: Batch) -> Losses:
+        """The losses of what `forward` returned."""
         targets = batch.truth()
-        outputs, dense = self(self.normalized(batch))
         with torch.autocast(batch.images.device.type, enabled=False):
             matches = self.box_head.assign(outputs.locations, targets)
             losses = self.box_head.loss(outputs, matches, targets)
@@ -127,7 +133,10 @@ class Detector(Model):
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Detections]:
         """What is in each image, best first, in pixels of the network's input."""
-        outputs, dense = self(self.normalized(batch))
+        return self.detections(*self(self.normalized(batch)), batch)
+
+    def detections(self, outputs: DenseOutputs, dense: Any, batch: Batch) -> list[Detections]:
+        """What `forward` returned, as detections of each image."""
         predict = partial(self.describe, dense)
         candidates, more = self.duplicates.find(self.selection, outputs, batch.sizes, predict)
         return to_detections(candidates, more, batch.sizes)
