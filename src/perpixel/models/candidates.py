@@ -92,9 +92,9 @@ def detection_scores(outputs: DenseOutputs, candidates: Candidates) -> Float[Ten
 
 @dataclass(frozen=True)
 class RandomPositives:
-    """At most `limit` positives of the batch, drawn at random (CondInst: 500)."""
+    """At most `limit` positives of the batch, drawn at random (CondInst: 500); None: all."""
 
-    limit: int = 500
+    limit: int | None = 500
 
     def choose(self, candidates: Candidates) -> Candidates:
         """The drawn rows, in their old order."""

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import BestPositives, RandomPositives, detection_scores, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
-from perpixel.models.mask_truth import drawn, masks_of, mean_count, some_masks
+from perpixel.models.mask_truth import drawn, masks_of, mean_count, semantic_labels
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
 from perpixel.ops.assign import IGNORED
-from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
 from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
@@ -172,19 +171,3 @@ def semantic_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...]
     count = mean_over_ranks((labels >= 0).sum().to(logits.dtype)).clamp(min=1)
     weight = (labels != IGNORED).to(logits.dtype).flatten()
     return focal_loss(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten(), weight=weight) / count
-
-
-def semantic_labels(target: Targets, stride: int) -> Int[Tensor, "h w"]:
-    """The class of the smallest object at the middle pixel of every cell; -1 where there is none.
-
-    -2 where there may be one: in the boxes of objects whose masks are not known.
-    """
-    masks = some_masks(target)
-    area = masks.sum(dim=(1, 2)).float()
-    at = masks[:, stride // 2 :: stride, stride // 2 :: stride]
-    covered = torch.where(at, area[:, None, None], float("inf"))
-    nothing = covered.new_full((1, *covered.shape[1:]), float("inf"))
-    least, row = torch.cat([covered, nothing]).min(dim=0)
-    labels = torch.where(least.isinf(), -1, torch.cat([target.labels, target.labels.new_tensor([-1])])[row])
-    unknown = target.boxes[:0] if target.drawn is None else target.boxes[~target.drawn]
-    return labels.where(~filled_boxes(unknown, stride, *labels.shape).any(dim=0), IGNORED)

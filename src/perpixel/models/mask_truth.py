@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perpixel.errors import InputError
-from perpixel.ops.assign import joined
+from perpixel.ops.assign import IGNORED, joined
+from perpixel.ops.boxes import filled_boxes
 from perpixel.ops.masks import crop_masks
 from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import image_rows
@@ -71,3 +72,38 @@ def masks_in_boxes(candidates: Candidates, targets: Sequence[Targets], size: int
         rows = image_rows(candidates, image)
         parts.append(crop_masks(drawn_masks(target), candidates.target[rows], candidates.boxes[rows], size))
     return torch.cat(parts)
+
+
+def semantic_labels(target: Targets, stride: int, first: int | None = None) -> Int[Tensor, "h w"]:
+    """The class of the smallest object at one pixel of every cell; -1 where there is none.
+
+    -2 where there may be one: in the boxes of objects whose masks are not known.
+
+    Args:
+        target: of an image.
+        stride: side of a cell.
+        first: the pixel of the first cell, along either axis; None: its middle.
+    """
+    masks = some_masks(target)
+    area = masks.sum(dim=(1, 2)).float()
+    start = stride // 2 if first is None else first
+    at = masks[:, start::stride, start::stride]
+    covered = torch.where(at, area[:, None, None], float("inf"))
+    nothing = covered.new_full((1, *covered.shape[1:]), float("inf"))
+    least, row = torch.cat([covered, nothing]).min(dim=0)
+    labels = torch.where(least.isinf(), -1, torch.cat([target.labels, target.labels.new_tensor([-1])])[row])
+    unknown = target.boxes[:0] if target.drawn is None else target.boxes[~target.drawn]
+    return labels.where(~filled_boxes(unknown, stride, *labels.shape).any(dim=0), IGNORED)
+
+
+def masks_of_objects(candidates: Candidates, targets: Sequence[Targets], size: int) -> Bool[Tensor, "n s s"]:
+    """The mask of each candidate's object, cut out by the object's own box: each object once, however many candidates it has.
+
+    Raises:
+        InputError: the data were read without masks.
+    """
+    rows = [torch.arange(len(target), device=target.boxes.device) for target in targets]
+    parts = [crop_masks(some_masks(t), row, t.boxes, size) for t, row in zip(targets, rows, strict=True)]
+    masks, first = joined(parts)
+    assert candidates.target is not None
+    return masks[first[candidates.image] + candidates.target]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from perpixel.ops.masks import aligned_bilinear
 
 
-def conv_norm(channels: int, out: int) -> nn.Sequential:
-    """3x3 convolution, BatchNorm, ReLU."""
-    conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+def conv_norm(channels: int, out: int, size: int = 3, dilation: int = 1) -> nn.Sequential:
+    """A convolution of `size` x `size` that keeps the map's size, BatchNorm, ReLU."""
+    conv = nn.Conv2d(channels, out, size, padding=dilation * (size // 2), dilation=dilation, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
