@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from perpixel.engine.convert.adelaidet import ADELAIDET, DETECTRON2_FCOS, DETECTRON2_RETINANET
+from perpixel.engine.convert.blendmask import ADELAIDET_BLENDMASK
 from perpixel.engine.convert.condinst import ADELAIDET_CONDINST, MMDETECTION_CONDINST
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
@@ -14,6 +15,7 @@ from perpixel.nn.renaming import matching
 # FCOS before RetinaNet: the branch for centre-ness is what tells them apart; before FCOS what has more than it.
 LAYOUTS = (
     ADELAIDET_CONDINST,
+    ADELAIDET_BLENDMASK,
     ADELAIDET,
     FCOS_ORIGINAL,
     TORCHVISION_FCOS,

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from perpixel.engine.convert.blendmask import blendmask_settings
 from perpixel.errors import InputError
+from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
@@ -147,6 +149,8 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
 
 
 def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
+    if isinstance(base, BlendMask):
+        return blendmask_settings(base, weights)
     assert isinstance(base, CondInst)
     branch = "instance_head.mask_branch"
     convs = _count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
