@@ -1,15 +1,22 @@
 """Stages of models that add masks: filters, mask features and logits, masks of the photo."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hotcoco import mask as codec
 from torch import Tensor
 
-from perpixel.models.condinst import CondInstHead, Maps
+from perpixel.models import blendmask, condinst
+from perpixel.models.blendmask import BlendMaskHead
+from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
-from perpixel.ops.masks import resize_image_masks
+from perpixel.ops.boxes import clip_boxes
+from perpixel.ops.masks import paste_box_masks, resize_image_masks
 from perpixel.ops.sampling import conv_at, patches_at
-from perpixel.structures import Batch, Candidates, ImageMasks
+from perpixel.structures import Batch, BoxMasks, Candidates, ImageMasks
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,16 +33,41 @@ def mass_centers(masks: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def stages(head: CondInstHead, dense: Maps, candidates: Candidates) -> dict[str, Tensor]:
-    """What does not depend on the order of the candidates, and their logits and filters in the order given."""
-    at = conv_at(patches_at(dense.towers, candidates), head.controller.weight, head.controller.bias)
+def polygon_truth(candidates: Candidates, batch: Batch) -> Tensor:
+    """The polygons of each candidate's object drawn in 56 x 56 cells of its box, as detectron2 has it for BlendMask.
+
+    Images 0 and 1 of the golden files, in this order; polygons are moved to the box's corner and scaled to the cells.
+    """
+    images = json.loads((Path(__file__).parents[1] / "golden" / "annotations.json").read_text())
+    drawn: dict[tuple[int, int], np.ndarray] = {}
+    assert candidates.target is not None
+    rows = list(zip(candidates.image.tolist(), candidates.target.tolist(), strict=True))
+    for image, target in dict.fromkeys(rows):
+        x1, y1, x2, y2 = batch.truth()[image].boxes[target].double().tolist()
+        shift, scale = np.array([x1, y1]), 56 / np.array([max(x2 - x1, 0.1), max(y2 - y1, 0.1)])
+        polygons = [np.array(polygon).reshape(-1, 2) for polygon in images[image][target]["polygons"]]
+        cells = [((polygon - shift) * scale).ravel().tolist() for polygon in polygons]
+        drawn[image, target] = codec.decode(codec.merge(codec.frPyObjects(cells, 56, 56)))
+    return torch.from_numpy(np.stack([drawn[row] for row in rows])).bool()
+
+
+def stages(head: CondInstHead | BlendMaskHead, dense: object, candidates: Candidates) -> dict[str, Tensor]:
+    """What does not depend on the order of the candidates, and their logits and embeddings in the order given."""
+    embedding = head.controller if isinstance(head, CondInstHead) else head.top
+    assert embedding is not None and isinstance(dense, condinst.Maps | blendmask.Maps)
+    at = conv_at(patches_at(dense.towers, candidates), embedding.weight, embedding.bias)
     # Ours never computes them everywhere; the references do.
     everywhere = {
-        f"head/top/{level}": F.conv2d(tower, head.controller.weight, head.controller.bias, padding=1)
+        f"head/top/{level}": F.conv2d(tower, embedding.weight, embedding.bias, padding=1)
         for level, tower in enumerate(dense.towers)
     }
-    logits = head.logits(dense, candidates)[:, None]
-    return everywhere | {"mask_feats": dense.features, "mask_logits_stride4": logits, "prop/top_feat": at}
+    if isinstance(dense, blendmask.Maps):
+        assert isinstance(head, BlendMaskHead)
+        masks = {"bases": dense.bases, "mask_logits_roi": head.logits(dense, candidates).flatten(1)}
+    else:
+        assert isinstance(head, CondInstHead)
+        masks = {"mask_feats": dense.features, "mask_logits_stride4": head.logits(dense, candidates)[:, None]}
+    return everywhere | masks | {"prop/top_feat": at}
 
 
 def wrong_pixels(stored: dict[str, np.ndarray], case: str, masks: np.ndarray, rows: Tensor) -> float:
@@ -55,8 +87,17 @@ def wrong_pixels(stored: dict[str, np.ndarray], case: str, masks: np.ndarray, ro
     return float(max(areas.max(), pixels.max()) / ours[0].size)
 
 
-def whole_masks(model: Detector, batch: Batch, original: tuple[int, int]) -> np.ndarray:
-    """Masks of the photo by resizing each instance's whole map."""
+def photo_masks(model: Detector, batch: Batch, original: tuple[int, int], ours: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of the photo by each way there is: as they come, and by resizing each instance's whole map.
+
+    Masks over boxes are spread here over boxes that were first cut at the photo's border, as detectron2 does it, which moves
+    them; ours as they come lie over the whole box.
+    """
     found = model.predict(batch)[0]
+    if isinstance(found.masks, BoxMasks):
+        scale = torch.tensor([original[1] / found.size[1], original[0] / found.size[0]]).repeat(2)
+        cut = clip_boxes(found.boxes * scale, original)
+        return {"masks in cut boxes": paste_box_masks(found.masks.values, cut, original).numpy()}
     assert isinstance(found.masks, ImageMasks)
-    return resize_image_masks(found.masks.values, found.masks.stride, found.size, original).numpy()
+    whole = resize_image_masks(found.masks.values, found.masks.stride, found.size, original)
+    return {"masks": ours, "masks, whole maps": whole.numpy()}
