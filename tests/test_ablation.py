@@ -15,8 +15,10 @@ from perpixel.engine.ablation_report import columns_of, metric_of, ours, same_or
 from perpixel.engine.loop import DivergedError
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
+from perpixel.models.blendmask import BlendMask
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
+from perpixel.models.heads import InstanceHeadConfig
 from perpixel.models.pointins import PointINS
 from perpixel.nn.backbones import Backbone
 from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
@@ -54,16 +56,27 @@ def test_rows_are_settings_of_the_recipe(name):
     assert len(set(made)) == len(made) > 1
 
 
+def few_channels(instance: InstanceHeadConfig) -> dict:
+    """Settings of a narrow instance head."""
+    match instance:
+        case PointINS():
+            return {"width": 8, "convs": 1}
+        case BlendMask(bottom=bottom):
+            # A table varies the width.
+            return {"bottom": replace(bottom, width=bottom.width // 16), "semantic_width": 8}
+        case _:
+            return {"mask_width": 8, "mask_convs": 1}
+
+
 def shrunk(model: DetectorConfig) -> DetectorConfig:
     """A network of a few layers, in nothing that a row varies."""
     convs = {"class_convs": 1, "box_convs": 1} if isinstance(model.head, FCOS) else {"convs": 1}
     instance = model.instance
     if instance is not None:
-        small = {"width": 8, "convs": 1} if isinstance(instance, PointINS) else {"mask_width": 8, "mask_convs": 1}
-        instance = replace(instance, **small)
+        instance = replace(instance, **few_channels(instance))
     return replace(
         model,
-        backbone=Backbone("test_resnet", weights=None, norm="train", frozen_stages=0),
+        backbone=Backbone("test_resnet", stages=model.backbone.stages, weights=None, norm="train", frozen_stages=0),
         neck=replace(model.neck, channels=32),
         head=replace(model.head, **convs),
         instance=instance,

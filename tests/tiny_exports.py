@@ -17,6 +17,7 @@ from perpixel.engine.export import export_detector, onnx_to_openvino
 from perpixel.engine.export_int8 import export_int8
 from perpixel.engine.exported import facts_of
 from perpixel.engine.recipe import Recipe
+from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
@@ -25,6 +26,7 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
+from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
 from perpixel.ops.assign import LevelRanges
 
@@ -49,6 +51,10 @@ MODELS = {
         instance=BoxInst(mask_width=16, mask_convs=1, mask_levels=1),
     ),
     "pointins": replace(BASE, instance=PointINS(size=7, width=16, channels=4, convs=1)),
+    "blendmask": replace(
+        BASE,
+        instance=BlendMask(ProtoFPN((8, 16), width=16, convs=1), region=28, attention=7, semantic_weight=0.0),
+    ),
 }
 TEST_SIZE = TestSize(short_side=96, max_side=160)
 
@@ -63,7 +69,11 @@ def write_all(folder: Path) -> None:
             torch.nn.init.kaiming_normal_(convolution.weight)  # what is found depends on the image
         for name_of_weight, weight in model.named_parameters():
             # Moderate, as after training: of mask probabilities that are all 0 or 1, many pixels between lie at 1/2 exactly.
-            if name_of_weight in ("instance_head.controller.weight", "box_head.deltas.weight"):
+            if name_of_weight in (
+                "instance_head.controller.weight",
+                "instance_head.top.weight",
+                "box_head.deltas.weight",
+            ):
                 weight.data.mul_(0.2)
         path = folder / f"{name}.safetensors"
         recipe = Recipe(name, config, replace(DataConfig(), test=TEST_SIZE))
