@@ -66,6 +66,12 @@ def candidates_at(points, strides, images=None):
     return Candidates(images, rows, rows, rows, points, torch.tensor(strides), boxes, boxes, None, rows, target=rows)
 
 
+def coordinates_of(head, candidates, height, width):
+    """O of 5.2.1, written out: (n, 2, h, w)."""
+    scale, offset, places = head.coordinates(candidates, torch.zeros(1, 8, height, width))
+    return scale[:, :, None, None] * places + offset[:, :, None, None]
+
+
 def test_relative_coordinates_by_hand():
     """A candidate at (20, 12) of stride 8: its size of interest is 64.
 
@@ -73,7 +79,7 @@ def test_relative_coordinates_by_hand():
     stride 128 has 1024 below: (20 - 4) / 1024 = 0.015625.
     """
     head = SMALL.build(64, 64, (8, 16, 32), 3)
-    found = head.coordinates(candidates_at([[20.0, 12.0], [20.0, 12.0]], [8.0, 128.0]), 2, 3)
+    found = coordinates_of(head, candidates_at([[20.0, 12.0], [20.0, 12.0]], [8.0, 128.0]), 2, 3)
     assert found.shape == (2, 2, 2, 3)
     assert found[0, 0].tolist() == [[0.25, 0.125, 0]] * 2
     assert found[0, 1].tolist() == [[0.125] * 3, [0] * 3]
@@ -83,7 +89,7 @@ def test_relative_coordinates_by_hand():
 def test_absolute_coordinates_by_hand():
     """Over an input of 24 x 16 pixels the middle of the first cell is at 4: 2 x 4 / 24 - 1 = -2/3 and 2 x 4 / 16 - 1 = -1/2."""
     head = replace(SMALL, coordinates="absolute").build(64, 64, (8, 16, 32), 3)
-    found = head.coordinates(candidates_at([[20.0, 12.0]], [8.0]), 2, 3)
+    found = coordinates_of(head, candidates_at([[20.0, 12.0]], [8.0]), 2, 3)
     torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([-2 / 3, -0.5]))
     torch.testing.assert_close(found[0, :, 1, 2], torch.tensor([2 / 3, 0.5]))
 
@@ -117,7 +123,7 @@ def test_filters_at_candidates_equal_the_dense_controller(box_head):
         for row in range(len(found)):
             image, level = int(found.image[row]), int(found.level[row])
             numbers = theta[level][image].flatten(1)[:, found.cell[row]]
-            inputs = [head.coordinates(found.rows(torch.tensor([row])), 8, 12)[0], dense.features[image]]
+            inputs = [coordinates_of(head, found.rows(torch.tensor([row])), 8, 12)[0], dense.features[image]]
             small = apply_filters(torch.cat(inputs)[None], split_filters(numbers[None], head.channels))
             large = condinst.aligned_bilinear(small, 2)[0, 0]
             # Sums of products that cancel: rounding is in proportion to the largest.
@@ -264,7 +270,8 @@ def test_it_learns_outlines():
     batch = Batch(image[None].repeat(2, 1, 1, 1), ((64, 96),) * 2, ((64, 96),) * 2, (target, target))
     model = build(BOX_HEADS[0]).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(120):
+    for rate in [2e-3] * 120 + [2e-4] * 20:
+        optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         sum(model.loss(batch).values()).backward()
         optimizer.step()

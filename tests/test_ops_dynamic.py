@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
+from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, split_filters
 
 
 def test_169():
@@ -59,3 +59,11 @@ def test_no_instance():
     assert found.shape == (0, 1, 3, 4)
     found.sum().backward()
     assert numbers.grad is not None
+
+
+def test_maps_of_images():
+    """Instances of images 1, 0, 1 read those maps; of a single image it is the same memory, not a copy."""
+    maps, image = torch.randn(2, 3, 4, 5), torch.tensor([1, 0, 1])
+    assert torch.equal(maps_of_images(maps, image), maps[[1, 0, 1]])
+    one = maps_of_images(maps[:1], torch.zeros(3, dtype=torch.long))
+    assert torch.equal(one, maps[[0, 0, 0]]) and one.data_ptr() == maps.data_ptr()

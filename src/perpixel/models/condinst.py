@@ -18,7 +18,7 @@ from perpixel.models.mask_truth import drawn, masks_of, mean_count, semantic_lab
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
 from perpixel.ops.assign import IGNORED
-from perpixel.ops.dynamic import apply_filters, filter_count, split_filters
+from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, split_filters
 from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
 from perpixel.ops.masks import aligned_bilinear
@@ -26,8 +26,8 @@ from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at, portions
 from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
 
-CHUNK_BYTES = 32 * 2**20
-"""Memory for what the mask networks hold at any time, beside their results; more is slower (benchmarks/masks.py)."""
+CHUNK_BYTES = 16 * 2**20
+"""Memory for what the mask networks hold at any time, beside their results; more leaves the caches (benchmarks/masks.py)."""
 
 
 @dataclass(frozen=True)
@@ -121,32 +121,46 @@ class CondInstHead(InstanceHead):
         return drawn(candidates, batch.truth())
 
     def logits(self, dense: Maps, candidates: Candidates) -> Float[Tensor, "n h w"]:
-        """MaskHead(F~, theta) of each candidate (5.2.2), enlarged; a few candidates at a time, so memory stays bounded."""
+        """MaskHead(F~, theta) of each candidate (5.2.2), enlarged; a few candidates at a time, so memory stays bounded.
+
+        Coordinates are `scale` times the place plus `offset`, so the first layer takes them into its own filters, and all
+        candidates of an image read the same F~: features, and places in pixels.
+        """
         filters = conv_at(patches_at(dense.towers, candidates), self.controller.weight, self.controller.bias)
-        features = dense.features.to(filters.dtype)
-        height, width = features.shape[2:]
-        # Inputs twice (gathered, joined), and every layer's result.
-        each = filters.element_size() * height * width * (2 * self.channels[0] + sum(self.channels[1:]))
+        (weight, bias), *rest = split_filters(filters, self.channels)
+        scale, offset, places = self.coordinates(candidates, dense.features)
+        count = places.shape[1]
+        along = weight[:, :, :count]
+        bias = bias + (along @ offset[:, :, None])[:, :, 0]
+        weight = torch.cat([along * scale[:, None], weight[:, :, count:]], dim=2)
+        layers = [(weight, bias), *rest]
+        inputs = torch.cat([places.expand(dense.features.shape[0], -1, -1, -1), dense.features.to(filters.dtype)], dim=1)
+        # What the layers of one candidate hold, and its input where images differ.
+        each = filters.element_size() * inputs[0, 0].numel() * sum(self.channels)
         parts = []
         for rows in portions(candidates, max(1, CHUNK_BYTES // each)):
-            some = candidates.rows(rows)
-            inputs = torch.cat([self.coordinates(some, height, width), features[some.image]], dim=1)
-            small = apply_filters(inputs, split_filters(filters[rows], self.channels))
+            own = maps_of_images(inputs, candidates.image[rows])
+            small = apply_filters(own, [(weight[rows], bias[rows]) for weight, bias in layers])
             parts.append(aligned_bilinear(small, self.config.upsampling)[:, 0])
         return torch.cat(parts)
 
-    def coordinates(self, candidates: Candidates, height: int, width: int) -> Float[Tensor, "n d h w"]:
-        """O of 5.2.1: for each candidate x and y of every place of the mask features."""
-        config = self.config
-        if config.coordinates == "none":
-            return candidates.points.new_zeros((candidates.image.shape[0], 0, height, width))
-        device = candidates.points.device
-        places = grid_points(((height, width),), (self.mask_stride,), device=device)[0].T.unflatten(1, (height, width))
-        if config.coordinates == "absolute":
-            extent = torch.tensor([width, height], device=device)[:, None, None] * self.mask_stride
-            return (2 * places / extent - 1).expand(candidates.image.shape[0], -1, -1, -1)
-        size = config.coordinate_scale * candidates.strides
-        return (candidates.points[:, :, None, None] - places) / size[:, None, None, None]
+    def coordinates(
+        self, candidates: Candidates, features: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Float[Tensor, "1 d h w"]]:
+        """O of 5.2.1 as scale, offset and places: x and y of a place for a candidate are scale * place + offset."""
+        config, points = self.config, candidates.points
+        height, width = features.shape[2:]
+        places = grid_points(((height, width),), (self.mask_stride,), device=points.device)[0].T
+        places = places.unflatten(1, (height, width))[None]
+        match config.coordinates:
+            case "relative":
+                scale = -1 / (config.coordinate_scale * candidates.strides[:, None]).expand_as(points)
+                return scale, -scale * points, places
+            case "absolute":
+                extent = torch.tensor([width, height], device=points.device) * self.mask_stride
+                return (2 / extent).expand_as(points), torch.full_like(points, -1), places
+            case "none":
+                return points[:, :0], points[:, :0], places[:, :0]
 
     def loss(self, dense: Maps, candidates: Candidates, batch: Batch) -> Losses:
         """Eq. 5.1 without the detector's part."""
@@ -162,7 +176,7 @@ class CondInstHead(InstanceHead):
 
     def predict(self, dense: Maps, candidates: Candidates) -> ImageMasks:
         """Mask probabilities in the frame of the network's input."""
-        return ImageMasks(self.logits(dense, candidates).sigmoid(), self.stride)
+        return ImageMasks(self.logits(dense, candidates).sigmoid_(), self.stride)
 
 
 def semantic_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...], stride: int) -> Float[Tensor, ""]:

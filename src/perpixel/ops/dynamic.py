@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Layer = tuple[Float[Tensor, "n _ _"], Float[Tensor, "n _"]]
@@ -33,10 +33,17 @@ def split_filters(parameters: Float[Tensor, "n p"], channels: Sequence[int]) -> 
 def apply_filters(maps: Float[Tensor, "n c h w"], layers: Sequence[Layer]) -> Float[Tensor, "n _ h w"]:
     """Each instance's network on its own map, ReLU between layers; a layer is one batched product for all instances."""
     height, width = maps.shape[2:]
-    x = maps.flatten(2)
-    for number, (weight, bias) in enumerate(layers):
-        x = torch.baddbmm(bias[:, :, None], weight, x if number == 0 else x.relu())
+    (weight, bias), *rest = layers
+    x = torch.baddbmm(bias[:, :, None], weight, maps.flatten(2))
+    for weight, bias in rest:
+        # In place: these maps are what costs memory and time, not the products.
+        x = torch.baddbmm(bias[:, :, None], weight, x.relu_())
     return x.unflatten(2, (height, width))
+
+
+def maps_of_images(maps: Float[Tensor, "b c h w"], image: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    """The map of each instance's image; of a single image nothing is copied."""
+    return maps.expand(image.shape[0], -1, -1, -1) if maps.shape[0] == 1 else maps[image]
 
 
 def dynamic_conv(maps: Float[Tensor, "n c h w"], weight: Float[Tensor, "n out c k k"]) -> Float[Tensor, "n out h w"]:
