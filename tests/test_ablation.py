@@ -19,6 +19,7 @@ from perpixel.models.blendmask import BlendMask
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import InstanceHeadConfig
+from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
 from perpixel.nn.backbones import Backbone
 from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
@@ -64,6 +65,8 @@ def few_channels(instance: InstanceHeadConfig) -> dict:
         case BlendMask(bottom=bottom):
             # A table varies the width.
             return {"bottom": replace(bottom, width=bottom.width // 16), "semantic_width": 8}
+        case MEInst():
+            return {"convs": 1}
         case _:
             return {"mask_width": 8, "mask_convs": 1}
 

@@ -25,6 +25,7 @@ from perpixel.models.boxinst import BoxInst
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
+from perpixel.models.meinst import MEInst
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bifpn import BiFPN
@@ -38,6 +39,8 @@ KEYS = Path(__file__).parent / "golden" / "keys"
 
 FROZEN_AFFINE = 53_120
 """Numbers in the affine maps of ResNet-50's norms: 2 x 26,560 channels. mmdetection and torchvision count them as parameters."""
+CODE = 60 * 784 + 60 + 784
+"""MEInst's components, variances and means, which AdelaiDet counts as parameters; its deformable convolutions have no bias."""
 TOWER_BIASES = 2 * 4 * 256
 """Biases beside a GroupNorm, which our towers have and some of theirs do not."""
 
@@ -59,6 +62,8 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
         ("adet_CondInst_MS_R_50_BiFPN_1x", "adelaidet", 80, 0, 0),
         ("adet_CondInst_MS_R_50_BiFPN_3x_sem", "adelaidet", 80, 0, 0),
         ("adet_BoxInst_MS_R_50_BiFPN_1x", "adelaidet", 80, 0, 0),
+        ("adet_MEInst_R_50_1x_none", "adelaidet", 80, -CODE, 1),
+        ("adet_MEInst_R_50_1x", "adelaidet", 80, 3 * 256 - CODE, 4),
         ("d2_fcos_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("d2_retinanet_R_50_FPN_1x", "detectron2", 80, 0, 1),
         ("tv_fcos_resnet50_fpn", "torchvision", 91, 0, 0),
@@ -100,6 +105,14 @@ def test_settings_of_condinst():
     assert (plain.head.center, plain.selection.threshold_on) == ("mask", "product")
     assert convert_checkpoint(zeros("adet_CondInst_MS_R_50_3x_sem")[0]).config.instance == CondInst(semantic=True)
     assert convert_checkpoint(zeros("adet_BoxInst_MS_R_50_1x")[0]).config.instance == BoxInst()
+
+
+def test_settings_of_meinst():
+    """N and cells from the components, deformable convolutions of version 1 from their 18 offsets."""
+    plain, deformable = (convert_checkpoint(zeros(f"adet_MEInst_R_50_1x{n}")[0]).config for n in ("_none", ""))
+    assert (plain.head, plain.instance) == (FCOS(), MEInst())
+    assert (deformable.head, deformable.instance) == (FCOS(deformable="v1"), MEInst(last="deformable"))
+    assert plain.selection == ADELAIDET.base.selection
 
 
 @pytest.mark.parametrize("channels", [8, 16])

@@ -29,9 +29,13 @@ from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.duplicates import MaskNMS
 from perpixel.models.fcos import FCOS
+from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.bifpn import BiFPN
+from perpixel.nn.mask_autoencoder import AutoEncoder
+from perpixel.nn.mask_codes import PCA
+from perpixel.nn.sparse_codes import SparseCoding
 from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +89,7 @@ def documented() -> list[list[str]]:
 def parsed(arguments: list[str], monkeypatch: pytest.MonkeyPatch):
     """What argparse makes of a command, without running it."""
     seen = []
-    module = importlib.import_module(f"perpixel.cli.{arguments[0]}")
+    module = importlib.import_module(f"perpixel.cli.{arguments[0].replace('-', '_')}")
     monkeypatch.setattr(module, "run", lambda found: seen.append(found) or 0)
     assert command_line.main(arguments) == 0
     return seen[0]
@@ -133,6 +137,7 @@ def known_settings() -> set[str]:
     policies = (RandomPositives(), BestPositives())
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
     models += [DetectorConfig(neck=BiFPN()), DetectorConfig(duplicates=MaskNMS()), DetectorConfig(instance=PointINS())]
+    models += [DetectorConfig(instance=MEInst(code=code)) for code in (PCA(), SparseCoding(), AutoEncoder())]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
@@ -235,7 +240,7 @@ def test_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst"])
+@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "meinst"])
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
@@ -261,7 +266,7 @@ def what_of(table: Table) -> str:
     return table.source.partition(": ")[2]
 
 
-@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst"])
+@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "meinst"])
 def test_tables_of_ablations(method):
     """A method's page has every row of its tables: name, settings, and the box or mask AP with whose it is."""
     expected = []
@@ -295,7 +300,7 @@ def test_extras():
 
 def test_list_of_commands():
     """README's table holds every command."""
-    table = re.findall(r"^\| `perpixel (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    table = re.findall(r"^\| `perpixel ([\w-]+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert table == list(command_line.COMMANDS)
 
 

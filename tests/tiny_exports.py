@@ -23,11 +23,13 @@ from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
+from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
+from perpixel.nn.mask_codes import PCA
 from perpixel.ops.assign import LevelRanges
 
 FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0, prior=0.2)
@@ -51,6 +53,7 @@ MODELS = {
         instance=BoxInst(mask_width=16, mask_convs=1, mask_levels=1),
     ),
     "pointins": replace(BASE, instance=PointINS(size=7, width=16, channels=4, convs=1)),
+    "meinst": replace(BASE, instance=MEInst(code=PCA(6, 12, class_specific=True), convs=1, last="large_kernel")),
     "blendmask": replace(
         BASE,
         instance=BlendMask(ProtoFPN((8, 16), width=16, convs=1), region=28, attention=7, semantic_weight=0.0),

@@ -38,6 +38,10 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
     one = kind in ("running_var", "scale") or kind.startswith("weights_f")
     if one or (kind == "weight" and len(shape) == 1):
         return 1.0, 0.25
+    if kind == "explained_variances":
+        return 4.0, 3.0
+    if kind == "means":
+        return 0.0, 1.0
     if kind == "bias":
         if name.endswith(("cls_logits.bias", "cls_score.bias")):
             return -5.0, 0.5

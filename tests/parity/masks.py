@@ -7,12 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hotcoco import mask as codec
-from torch import Tensor
+from torch import Tensor, nn
 
 from perpixel.models import blendmask, condinst
 from perpixel.models.blendmask import BlendMaskHead
 from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
+from perpixel.models.meinst import MEInstHead
 from perpixel.ops.boxes import clip_boxes
 from perpixel.ops.masks import paste_box_masks, resize_image_masks
 from perpixel.ops.sampling import conv_at, patches_at
@@ -33,8 +34,8 @@ def mass_centers(masks: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def polygon_truth(candidates: Candidates, batch: Batch) -> Tensor:
-    """The polygons of each candidate's object drawn in 56 x 56 cells of its box, as detectron2 has it for BlendMask.
+def polygon_truth(size: int, candidates: Candidates, batch: Batch) -> Tensor:
+    """The polygons of each candidate's object drawn in `size` x `size` cells of its box, as detectron2 has it.
 
     Images 0 and 1 of the golden files, in this order; polygons are moved to the box's corner and scaled to the cells.
     """
@@ -44,15 +45,19 @@ def polygon_truth(candidates: Candidates, batch: Batch) -> Tensor:
     rows = list(zip(candidates.image.tolist(), candidates.target.tolist(), strict=True))
     for image, target in dict.fromkeys(rows):
         x1, y1, x2, y2 = batch.truth()[image].boxes[target].double().tolist()
-        shift, scale = np.array([x1, y1]), 56 / np.array([max(x2 - x1, 0.1), max(y2 - y1, 0.1)])
+        shift, scale = np.array([x1, y1]), size / np.array([max(x2 - x1, 0.1), max(y2 - y1, 0.1)])
         polygons = [np.array(polygon).reshape(-1, 2) for polygon in images[image][target]["polygons"]]
         cells = [((polygon - shift) * scale).ravel().tolist() for polygon in polygons]
-        drawn[image, target] = codec.decode(codec.merge(codec.frPyObjects(cells, 56, 56)))
+        drawn[image, target] = codec.decode(codec.merge(codec.frPyObjects(cells, size, size)))
     return torch.from_numpy(np.stack([drawn[row] for row in rows])).bool()
 
 
-def stages(head: CondInstHead | BlendMaskHead, dense: object, candidates: Candidates) -> dict[str, Tensor]:
+def stages(head: CondInstHead | BlendMaskHead | MEInstHead, dense: object, candidates: Candidates) -> dict[str, Tensor]:
     """What does not depend on the order of the candidates, and their logits and embeddings in the order given."""
+    if isinstance(head, MEInstHead):
+        assert isinstance(dense, tuple) and isinstance(head.predictor, nn.Conv2d)
+        maps = {f"head/mask_coef/{level}": head.predictor(tower) for level, tower in enumerate(dense)}
+        return maps | {"prop/pred_masks": head.predict(dense, candidates).values[:, None]}
     embedding = head.controller if isinstance(head, CondInstHead) else head.top
     assert embedding is not None and isinstance(dense, condinst.Maps | blendmask.Maps)
     at = conv_at(patches_at(dense.towers, candidates), embedding.weight, embedding.bias)

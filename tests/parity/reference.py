@@ -29,6 +29,10 @@ class Reference:
         with np.load(GOLDEN / self.name / "infer.npz") as arrays:
             return dict(arrays)
 
+    @property
+    def has_targets(self) -> bool:
+        return (GOLDEN / self.name / "train_targets.npz").exists()
+
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
         with np.load(GOLDEN / self.name / "train_targets.npz") as arrays:

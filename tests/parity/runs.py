@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,9 @@ from perpixel.models.blendmask import BlendMaskHead
 from perpixel.models.boxinst import BoxInstHead
 from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
+from perpixel.models.meinst import MEInstHead
 from perpixel.nn.bifpn import BidirectionalPyramid
+from perpixel.nn.mask_codes import LinearCode
 from perpixel.nn.renaming import renamed
 from perpixel.structures import Batch, DenseOutputs, Matches, Targets, pad_images
 
@@ -32,6 +34,7 @@ MODELS = (
     "adet_CondInst_MS_R_50_BiFPN_1x",
     "adet_BoxInst_MS_R_50_1x",
     "adet_BlendMask_R_50_1x",
+    "adet_MEInst_R_50_1x_none",
     "d2_retinanet_R_50_FPN_1x",
     "tv_fcos_resnet50_fpn",
     "tv_retinanet_resnet50_fpn",
@@ -69,9 +72,14 @@ class Case:
         assert isinstance(model, Detector)
         # What the reference run set for torchvision, and the others' default.
         model.selection = replace(model.selection, threshold=0.05)
-        if isinstance(model.instance_head, BlendMaskHead):
+        head = model.instance_head
+        if isinstance(head, BlendMaskHead | MEInstHead):
             # The reference draws polygons anew in each box; ours cuts pixels of the photo.
-            model.instance_head.truth = polygon_truth  # pyright: ignore[reportAttributeAccessIssue]
+            size = 56 if isinstance(head, BlendMaskHead) else 28
+            head.truth = partial(polygon_truth, size)  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(head, MEInstHead) and isinstance(head.code, LinearCode):
+            # The reference's random numbers were all 1/2.
+            head.code.config = replace(head.code.config, margin=0.025)
         self.model: Detector = model
         self.torchvision = name.startswith("tv_")
         # With batch norms in batch statistics a rounding of the input to float32 alone moves gradients by 1e-3 (ReLUs flip):
@@ -141,12 +149,14 @@ class Case:
             paired = self._pair(f"{case}/prop", rows, "pred_classes")
             out += self._measure_detections(f"{case}/prop", paired)
             out += self._measure_locations(case, candidates.points, candidates.level)
-            if isinstance(model.instance_head, CondInstHead | BlendMaskHead):
+            if isinstance(model.instance_head, CondInstHead | BlendMaskHead | MEInstHead):
                 with torch.inference_mode():
                     dense = model.instance_head(pyramid, outputs.beside(maps, ()))
                     stages |= mask_stages(model.instance_head, dense, candidates.rows(paired.rows))
         names = {key.split("@")[0].removeprefix(f"{case}/") for key in stored if key.startswith(case)}
-        wanted = {key for key in names if not key.startswith(("prop/", "det/"))} | (names & {"prop/top_feat"})
+        wanted = {key for key in names if not key.startswith(("prop/", "det/"))} | (
+            names & {"prop/top_feat", "prop/pred_masks"}
+        )
         assert wanted == set(stages), wanted ^ set(stages)
         out += [
             Measured(name, f"{case}/{key}", self.reference.difference(f"{case}/{key}", value), 1e-4)
@@ -191,14 +201,11 @@ class Case:
     def _measure_locations(self, case: str, points: Tensor, levels: Tensor) -> list[Measured]:
         """Where the detections come from, as a set: their order is that of the scores, which nearly tie."""
         stored = self.reference.infer
-        theirs = torch.cat(
-            [
-                torch.from_numpy(stored[f"{case}/prop/locations"]),
-                torch.from_numpy(stored[f"{case}/prop/fpn_levels"])[:, None].float(),
-            ],
-            dim=1,
-        )
-        ours = torch.cat([points, levels[:, None].float()], dim=1)
+        theirs, ours = torch.from_numpy(stored[f"{case}/prop/locations"]), points
+        if f"{case}/prop/fpn_levels" in stored:  # MEInst's detections do not tell
+            their_levels = torch.from_numpy(stored[f"{case}/prop/fpn_levels"])
+            theirs = torch.cat([theirs, their_levels[:, None].float()], dim=1)
+            ours = torch.cat([ours, levels[:, None].float()], dim=1)
         wrong = sum(a != b for a, b in zip(sorted(theirs.tolist()), sorted(ours.tolist()), strict=True))
         return [Measured(self.reference.name, f"{case}/prop/locations, levels", wrong, 0, "count")]
 
@@ -233,7 +240,7 @@ class Case:
 
     def _measure_targets(self, matches: Matches, batch: Batch) -> list[Measured]:
         name = self.reference.name
-        if self.torchvision:
+        if not self.reference.has_targets:
             return []
         stored = self.reference.targets
         targets = batch.truth()

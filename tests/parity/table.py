@@ -21,6 +21,8 @@ GROUPS = {
     "mask features": ("mask_feats",),
     "bases": ("bases",),
     "filters, attentions": ("head/top", "prop/top_feat"),
+    "codes": ("head/mask_coef",),
+    "masks over boxes": ("prop/pred_masks",),
     "mask logits, at stride 4 or over boxes": ("mask_logits_stride4", "mask_logits_roi"),
     "boxes in the network's frame (px)": ("prop/boxes",),
     "scores in the network's frame": ("prop/scores",),

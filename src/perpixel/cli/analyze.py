@@ -27,11 +27,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     affinity.add_argument(
         "--page", type=Path, default=Path("colour_affinity.html"), help="page to write (default: colour_affinity.html)"
     )
+    about = "how much of the masks MEInst's codes keep: reconstruction error and upper bound by the number of numbers"
+    codes = subjects.add_parser("codes", help=about, description=about[0].upper() + about[1:] + ".")
+    codes.add_argument("data", help="annotations with masks: a COCO json, shapes:N ...")
+    codes.add_argument("--images", help="folder of the images, where it cannot be found from the annotations")
+    codes.add_argument("--fit-to", metavar="DATA", help="fit the code to these annotations (default: the same)")
+    codes.add_argument("--size", type=int, default=28, help="cells a side of the masks (default: 28)")
+    codes.add_argument("--dims", type=int, nargs="+", help="numbers a mask, a row each (default: 5 10 20 ... 200)")
+    codes.add_argument("--class-specific", action="store_true", help="a dictionary for each class")
+    codes.add_argument("--skip-bad", action="store_true", help="go on without bad annotations")
+    codes.add_argument("--workers", type=int, default=2, help="processes that draw masks (default: 2)")
+    codes.add_argument("--page", type=Path, default=Path("codes.html"), help="page to write (default: codes.html)")
+    codes.add_argument("--picture", type=Path, help="write the page's picture as a .png too")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints and draws what the subject's analysis finds."""
-    return {"assignment": _assignment, "colour-affinity": _color_affinity}[arguments.subject](arguments)
+    subjects = {"assignment": _assignment, "colour-affinity": _color_affinity, "codes": _codes}
+    return subjects[arguments.subject](arguments)
 
 
 def _assignment(arguments: argparse.Namespace) -> int:
@@ -75,6 +88,46 @@ def _color_affinity(arguments: argparse.Namespace) -> int:
         notes.append(f"{study.without_mask} objects have no mask and are left out")
     page = write_page(arguments.page, study, "Colour affinity", notes)
     print("\n".join([*notes, f"look at {page}", advice(study.affinities[0])]))
+    return 0
+
+
+def _codes(arguments: argparse.Namespace) -> int:
+    """Figure 5 of MEInst and the upper bound of mask IoU."""
+    from perpixel.data.open import open_dataset
+    from perpixel.engine.codes_page import picture, table_rows, write_page
+    from perpixel.engine.codes_study import DIMS, study_codes
+    from perpixel.engine.files import write_atomically
+    from perpixel.errors import InputError
+
+    if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
+        raise InputError(f"--picture {arguments.picture}: the picture is written as a .png")
+    dataset = open_dataset(arguments.data, arguments.images, skip_bad=arguments.skip_bad)
+    fit_to = None
+    if arguments.fit_to is not None:
+        fit_to = open_dataset(arguments.fit_to, classes=dataset.classes, skip_bad=arguments.skip_bad)
+    study = study_codes(
+        dataset,
+        fit_to=fit_to,
+        size=arguments.size,
+        dims=arguments.dims or DIMS,
+        class_specific=arguments.class_specific,
+        skip_bad=arguments.skip_bad,
+        workers=arguments.workers,
+    )
+    headings, rows = table_rows(study)
+    _print(headings, rows)
+    kind = "a dictionary for each class" if arguments.class_specific else "one dictionary"
+    notes = [
+        f"{arguments.data}: {study.objects} masks of {study.images} images, in {arguments.size} x {arguments.size} cells",
+        f"{kind}, fitted to {study.fitted_to} masks of {arguments.fit_to or arguments.data}",
+    ]
+    if study.shared:
+        notes.append(f"too few masks for a dictionary of their own: {len(study.shared)} classes share one")
+    page = write_page(arguments.page, study, "Mask codes", notes)
+    print("\n".join([*notes, f"look at {page}"]))
+    if arguments.picture is not None:
+        write_atomically(arguments.picture, lambda file: picture(study).save(file, "PNG", optimize=True))
+        print(f"picture {arguments.picture}")
     return 0
 
 

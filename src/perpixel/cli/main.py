@@ -22,7 +22,8 @@ COMMANDS = {
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
-    "analyze": "what an assignment can reach, or whether BoxInst suits your images, on a data set",
+    "analyze": "what an assignment or a mask code can reach, or whether BoxInst suits your images, on a data set",
+    "fit-codes": "fit the codes of masks that MEInst predicts to a data set",
     "benchmark": "time a model, its faster forms and a peer in one run",
     "convert": "turn a checkpoint of another library into one of this library",
 }
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command, about in COMMANDS.items():
         sub = commands.add_parser(command, help=about, description=about[0].upper() + about[1:] + ".")
         if command == name:
-            module = importlib.import_module(f"perpixel.cli.{command}")
+            module = importlib.import_module(f"perpixel.cli.{command.replace('-', '_')}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
     parsed, rest = parser.parse_known_args(arguments)

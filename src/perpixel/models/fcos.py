@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
-from perpixel.nn.layers import HeadNorm, Scale, Tower, head_conv
+from perpixel.nn.layers import Deformable, HeadNorm, Scale, Tower, head_conv
 from perpixel.nn.normalizer import Normalization, PositiveCount
 from perpixel.ops.assign import LevelRanges, ignore_crowds, inside_sampling_region, smallest_object
 from perpixel.ops.boxes import boxes_from_distances, distances_to_sides, overlap
@@ -34,7 +34,7 @@ class FCOS(BoxHeadConfig):
         class_convs, box_convs: depth of the two towers.
         shared_convs: convolutions both towers share before they part ("shtw." of table 3.9).
         norm: of the towers (table 3.5).
-        deformable: the last convolution of either tower is deformable (3.3.3).
+        deformable: the last convolution of either tower is deformable (3.3.3); `v1` without weights of its samples (MEInst).
         level_scales: one learnable factor a level on the distances.
         initial_distance: every side's distance at the start of training, in strides (with `relu`). At the references' 0 half of
             all boxes have no size, and the IoU of such a box has almost no gradient: a long training leaves that start behind, a
@@ -61,7 +61,7 @@ class FCOS(BoxHeadConfig):
     box_convs: int = 4
     shared_convs: int = 0
     norm: HeadNorm = "group"
-    deformable: bool = False
+    deformable: Deformable = False
     level_scales: bool = True
     initial_distance: float = 0.0
     activation: Literal["relu", "exp"] = "relu"

@@ -11,6 +11,8 @@ from perpixel.errors import InputError
 from perpixel.nn.deform import DeformConv2d
 
 HeadNorm = Literal["group", "none"]
+Deformable = Literal[False, True, "v1"]
+"""Whether a convolution samples at learned offsets, and in which version: True weights each sample (v2), "v1" does not."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Tower(nn.Sequential):
         deformable: the last convolution samples at learned offsets (thesis 002, 3.3.3).
     """
 
-    def __init__(self, channels: int, depth: int, norm: HeadNorm, deformable: bool = False):
+    def __init__(self, channels: int, depth: int, norm: HeadNorm, deformable: Deformable = False):
         if norm == "group" and depth and channels % 32:
             raise InputError(
                 f"model.neck.channels={channels} does not divide into GroupNorm's 32 groups: use a multiple of 32"
@@ -63,7 +65,7 @@ class Tower(nn.Sequential):
         layers: list[nn.Module] = []
         for i in range(depth):
             if deformable and i == depth - 1:
-                layers.append(DeformConv2d(channels, channels))
+                layers.append(DeformConv2d(channels, channels, modulated=deformable is True))
             else:
                 layers.append(head_conv(channels, channels))
             if norm == "group":

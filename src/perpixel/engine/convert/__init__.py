@@ -102,7 +102,7 @@ def _fitted(
 
 
 def _constants(model: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that a foreign model may lack: zero biases before a norm, counters, the running count of positives."""
+    """Weights that a foreign model may lack: zero biases before a norm, counters, counts of positives and of masks."""
     out = {}
     for name, tensor in wanted.items():
         needless = "_tower." in name and name.endswith(".bias") and _is_before_norm(model, name)
@@ -110,6 +110,8 @@ def _constants(model: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, Tens
             out[name] = torch.zeros_like(tensor)
         elif name.endswith(".positive_count.running"):
             out[name] = tensor
+        elif name.endswith(".code.counts"):
+            out[name] = torch.ones_like(tensor)  # fitted, to nobody knows how many masks
     return out
 
 

@@ -7,6 +7,7 @@ from perpixel.engine.convert.blendmask import ADELAIDET_BLENDMASK
 from perpixel.engine.convert.condinst import ADELAIDET_CONDINST, MMDETECTION_CONDINST
 from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
+from perpixel.engine.convert.meinst import ADELAIDET_MEINST
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, MMDETECTION_RETINANET
 from perpixel.engine.convert.torchvision import TORCHVISION_FCOS, TORCHVISION_RETINANET
 from perpixel.errors import InputError
@@ -16,6 +17,7 @@ from perpixel.nn.renaming import matching
 LAYOUTS = (
     ADELAIDET_CONDINST,
     ADELAIDET_BLENDMASK,
+    ADELAIDET_MEINST,
     ADELAIDET,
     FCOS_ORIGINAL,
     TORCHVISION_FCOS,

@@ -7,6 +7,7 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
 from perpixel.config import override
 from perpixel.engine.checkpoint import save_checkpoint
+from perpixel.engine.codes import convert_components, is_components
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
@@ -22,7 +23,7 @@ def convert_file(
     """Writes `target` from a checkpoint of another library and says line by line what became of it.
 
     Args:
-        source: a .pth or .safetensors file.
+        source: a .pth or .safetensors file; or an .npz of AdelaiDet's mask components, which becomes a file of codes.
         target: a .safetensors file.
         layout: whose checkpoint it is; told from its names if None.
         classes: a text file with a class name a line; COCO's names for 80 or 91 classes if None.
@@ -31,6 +32,9 @@ def convert_file(
     Raises:
         InputError: the file cannot be read or does not fill the model, or class names do not fit.
     """
+    if is_components(source):
+        yield from convert_components(Path(source), target)
+        return
     found = convert_checkpoint(source, layout=layout)
     recipe = override(Recipe(Path(source).stem, found.config), settings)
     if recipe.model != found.config:

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHeadConfig, InstanceHeadConfig
+from perpixel.models.meinst import MEInst
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bifpn import BiFPN
@@ -121,11 +123,11 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
         quality = "box_head.quality.weight" in weights
         head = replace(
             base,
-            class_convs=_tower_depth(weights, "class_tower"),
-            box_convs=_tower_depth(weights, "box_tower"),
-            shared_convs=_tower_depth(weights, "shared_tower"),
+            class_convs=_tower_depth(weights, r"box_head\.class_tower"),
+            box_convs=_tower_depth(weights, r"box_head\.box_tower"),
+            shared_convs=_tower_depth(weights, r"box_head\.shared_tower"),
             norm="group" if normalized else "none",
-            deformable=any(re.match(r"box_head\.\w+_tower\.\d+\.offset\.", name) for name in weights),
+            deformable=_deformable_tower(weights, r"box_head\.\w+_tower"),
             level_scales=scaled,
             quality=base.quality if quality else "none",
             box_weight=base.box_weight if quality else "none",
@@ -140,7 +142,7 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
         )
     head = replace(
         base,
-        convs=_tower_depth(weights, "class_tower"),
+        convs=_tower_depth(weights, r"box_head\.class_tower"),
         norm="group" if normalized else "none",
         level_scales=scaled,
         **({"scales": (4.0,), "ratios": (1.0,), "sizes": None} if per_cell == 1 else {}),
@@ -151,6 +153,8 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
 def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
     if isinstance(base, BlendMask):
         return blendmask_settings(base, weights)
+    if isinstance(base, MEInst):
+        return _meinst(base, weights)
     assert isinstance(base, CondInst)
     branch = "instance_head.mask_branch"
     convs = _count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
@@ -179,8 +183,26 @@ def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
     return replace(found, depth=depth, width=width)
 
 
+def _meinst(base: MEInst, weights: Weights) -> MEInst:
+    dim, pixels = weights["instance_head.code.components"].shape[-2:]
+    tower = r"instance_head\.mask_tower"
+    return replace(
+        base,
+        code=replace(base.code, dim=dim, size=round(pixels**0.5)),
+        last="deformable" if _deformable_tower(weights, tower) else "plain",
+        convs=_tower_depth(weights, tower),
+    )
+
+
+def _deformable_tower(weights: Weights, tower: str) -> Literal[False, True, "v1"]:
+    """Whether the towers of that name pattern end in deformable convolutions: 3 numbers a sample, or 2 in version 1."""
+    pattern = re.compile(rf"{tower}\.\d+\.offset\.weight")
+    numbers = {len(tensor) for name, tensor in weights.items() if pattern.fullmatch(name)}
+    return "v1" if numbers == {18} else bool(numbers)
+
+
 def _tower_depth(weights: Weights, tower: str) -> int:
-    pattern = re.compile(rf"box_head\.{tower}\.\d+\.weight")
+    pattern = re.compile(rf"{tower}\.\d+\.weight")
     return sum(tensor.ndim == 4 for name, tensor in weights.items() if pattern.fullmatch(name))
 
 
