@@ -5,8 +5,12 @@ import json
 import pytest
 from PIL import Image
 
-from perpixel.data.lvis import is_lvis, read_lvis, synset_of
+from perpixel.data.lvis import LvisDataset, is_lvis, read_lvis, synset_of
+from perpixel.data.open import open_dataset
+from perpixel.engine import report
+from perpixel.engine.evaluate import Evaluation
 from perpixel.engine.lvis_metrics import lvis_metrics
+from perpixel.engine.metrics import coco_metrics
 from perpixel.errors import InputError
 
 
@@ -118,6 +122,16 @@ def test_an_image_has_so_many_results(file):
     """With 2 an image the first keeps the wok and its sofa, the second both its sofas: zebras are missed, AP 0; sofas stay 1."""
     found = lvis_metrics(read_lvis(file).coco_truth(), RESULTS, "bbox", max_detections=2)
     assert [found[name] for name in ("APf", "APr")] == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_an_evaluation_prints_them_beside_cocos(file, capsys):
+    """COCO knows no federated rule: it calls the sofa at 0.95 and the wok at 0.99 wrong, so its AP is lower."""
+    data = open_dataset(file)
+    assert isinstance(data, LvisDataset)
+    metrics = coco_metrics(data.coco_truth(), RESULTS)
+    found = report._by_lvis(data, Evaluation({"bbox": metrics}, RESULTS, {}, 2, 0.0), None)
+    assert found["bbox"]["AP"] == pytest.approx(0.5, abs=1e-6) and metrics.summary["AP"] < 0.45
+    assert "bbox by LVIS's rules: AP 0.5000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
