@@ -14,9 +14,10 @@ import torch.nn.functional as F
 
 from perpixel.models.condinst import CondInst, CondInstHead, Maps
 from perpixel.ops.locations import grid_points
-from perpixel.ops.masks import resize_image_masks, resize_where_masked
+from perpixel.ops.mask_windows import each_mask
+from perpixel.ops.masks import resize_image_masks
 from perpixel.ops.sampling import conv_at, patches_at
-from perpixel.structures import Candidates
+from perpixel.structures import Candidates, ImageMasks
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -99,10 +100,14 @@ def main() -> None:
         at = milliseconds(lambda n=found: conv_at(patches_at(dense.towers, n), weight, bias), device, repetitions)
         whole = milliseconds(lambda n=found: head.logits(dense, n), device, repetitions)
         print(f"| {count} | {at:.1f} | {whole:.1f} | {peak(device):.0f} |")
+    boxes = torch.zeros(100, 4, device=device)
     values = blobs(100, -(-size[0] // 4), -(-size[1] // 4), device)
-    ways = (("whole maps", resize_image_masks), ("where a mask can be", resize_where_masked))
-    for name, way in ways:
-        spent = milliseconds(lambda w=way: w(values, 4, size, size), device, repetitions)
+    ways = {
+        "whole maps": lambda: [resize_image_masks(value[None], 4, size, size) for value in values],
+        "where a mask can be": lambda: list(each_mask(ImageMasks(values, 4), boxes, size, size)),
+    }
+    for name, way in ways.items():
+        spent = milliseconds(way, device, repetitions)
         print(f"\n100 masks of the photo from stride 4, {name}: {spent:.0f} ms", end="")
     print()
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from perpixel.data.dataset import Dataset, Record, Rle
 from perpixel.models.heads import Losses, Model
-from perpixel.ops.masks import encode
+from perpixel.ops.runs import encode
 from perpixel.structures import Batch, BoxMasks, Detections, Keypoints
 
 Box = tuple[int, int, int, int]

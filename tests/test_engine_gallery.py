@@ -16,7 +16,7 @@ from perpixel.engine.evaluate import evaluate
 from perpixel.engine.gallery import GalleryItem, evaluation_items, write_gallery
 from perpixel.engine.instances import Instances
 from perpixel.errors import InputError
-from perpixel.ops.masks import encode
+from perpixel.ops.runs import encode
 
 
 def found(**more) -> Instances:

@@ -28,7 +28,7 @@ from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.ops.boxes import pairwise_iou
-from perpixel.ops.masks import decode
+from perpixel.ops.runs import decode
 from perpixel.structures import Batch, BoxMasks, ImageMasks, Targets
 
 INSTANCE = BoxInst(mask_convs=1, mask_width=16, warmup_steps=10)

@@ -28,7 +28,7 @@ from perpixel.engine.metrics import Metrics
 from perpixel.engine.palette import color, hexadecimal
 from perpixel.engine.visualize import COCO_SKELETON
 from perpixel.errors import InputError
-from perpixel.ops.masks import encode
+from perpixel.ops.runs import encode
 
 PHOTO_SIDE = 900
 MASK_SIDE = 450

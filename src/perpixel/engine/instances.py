@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from perpixel.data.image import read_image
+from perpixel.engine.segments_picture import draw_segments
 from perpixel.engine.visualize import Style, draw, instance_colors
 from perpixel.errors import InputError
-from perpixel.ops.masks import Run, decode, encoded
-from perpixel.structures import Detections
+from perpixel.ops.mask_windows import encoded
+from perpixel.ops.runs import Run, decode
+from perpixel.structures import Detections, Segments
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -36,6 +38,9 @@ class Instances:
         image: (h, w, 3) RGB pixels of the photo, or None: then `plot` reads `path` again.
         path: the file the photo came from, or None.
         frame: number of the video frame, or None.
+        segments: every pixel of the photo, from a panoptic model, or None. They are the model's own choice: neither `keep` nor a
+            choice of rows changes them.
+        stuff_names: the classes without objects that the model knows: labels of segments go on with them.
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -49,6 +54,8 @@ class Instances:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     path: Path | None = None
     frame: int | None = None
+    segments: Segments | None = None
+    stuff_names: tuple[str, ...] = ()
 
     @classmethod
     def from_detections(
@@ -61,6 +68,7 @@ class Instances:
         path: Path | None = None,
         frame: int | None = None,
         skeleton: tuple[tuple[int, int], ...] | None = None,
+        stuff_names: Sequence[str] = (),
     ) -> "Instances":
         """Detections brought from the network's input to the photo.
 
@@ -72,7 +80,7 @@ class Instances:
             original_size: (height, width) of the photo.
             class_names: name of each label.
             score: smallest score kept.
-            image, path, frame, skeleton: as the attributes.
+            image, path, frame, skeleton, stuff_names: as the attributes.
         """
         height, width = original_size
         scale = torch.tensor([width / detections.size[1], height / detections.size[0]])
@@ -101,6 +109,8 @@ class Instances:
             image=image,
             path=path,
             frame=frame,
+            segments=None if detections.segments is None else detections.segments.to("cpu"),
+            stuff_names=tuple(stuff_names),
         )
 
     def __len__(self) -> int:
@@ -128,12 +138,19 @@ class Instances:
         what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
         best = f"; best {self.scores.max():.2f}" if len(self) else ""
         extra = [word for word, value in (("masks", self.runs), ("keypoints", self.keypoints)) if value is not None]
+        extra += [] if self.segments is None else [f"{len(self.segments)} segments"]
         return f"Instances({what} in {name}, {self.size[1]}x{self.size[0]}{best}{''.join(f'; {e}' for e in extra)})"
 
     @property
     def names(self) -> list[str]:
         """The class name of each instance."""
         return [self.class_names[label] for label in self.labels]
+
+    @property
+    def segment_names(self) -> list[str]:
+        """The class name of each segment; empty without segments."""
+        known = (*self.class_names, *self.stuff_names)
+        return [] if self.segments is None else [known[label] for label in self.segments.labels.tolist()]
 
     @property
     def masks(self) -> Bool[np.ndarray, "n h w"] | None:
@@ -178,6 +195,10 @@ class Instances:
             if self.path is None or self.frame is not None:
                 raise InputError("these instances do not hold their photo: give Instances(image=...) to draw on")
             image = read_image(self.path)
+        if self.segments is not None:
+            # Frames of a video keep their size, which a legend would change.
+            things = len(self.class_names)
+            return draw_segments(image, self.segments, self.segment_names, things, style, legend=self.frame is None)
         return draw(
             image,
             self.boxes,

@@ -17,7 +17,7 @@ from perpixel.data.dataset import box_fault
 from perpixel.data.text import read_text
 from perpixel.engine.files import write_atomically
 from perpixel.errors import InputError
-from perpixel.ops.masks import Run, encode
+from perpixel.ops.runs import Run, encode
 
 FIELD = "perpixel"
 """The field that is added to each annotation this library looked at."""

@@ -16,7 +16,8 @@ from perpixel.engine.sources import opencv
 from perpixel.errors import InputError
 from perpixel.models.detector import Detector
 from perpixel.models.given import ANY_CLASS, predict_given
-from perpixel.ops.masks import decode, encoded
+from perpixel.ops.mask_windows import encoded
+from perpixel.ops.runs import decode
 from perpixel.structures import Batch, BoxMasks, ImageMasks, Targets, pad_images
 
 SMALLEST = 4.0

@@ -17,7 +17,7 @@ from perpixel.engine.files import write_atomically
 from perpixel.engine.label_file import BoxFile, ImageEntry
 from perpixel.engine.palette import color
 from perpixel.engine.visualize import Style, draw
-from perpixel.ops.masks import decode
+from perpixel.ops.runs import decode
 
 SIDE = 300
 """Longest side of a picture on the page, in pixels."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
 from perpixel.ops.mask_nms import mask_nms, tight_boxes
-from perpixel.ops.masks import resize_where_masked
+from perpixel.ops.mask_windows import each_mask
 from perpixel.structures import BoxMasks, Candidates, DenseOutputs, ImageMasks, Keypoints
 
 Found = BoxMasks | ImageMasks | Keypoints
@@ -102,10 +102,10 @@ def _at_mask_stride(candidates: Candidates, predict: Predict, size: tuple[int, i
 
 def _around_masks(candidates: Candidates, predict: Predict, size: tuple[int, int]) -> Float[Tensor, "n 4"]:
     """The box around each mask, to the pixel of the network's input."""
-    parts = []
+    parts = [candidates.boxes[:0]]
     for some in _in_parts(candidates):
-        masks = _of_the_image(predict(some))
-        parts.append(tight_boxes(resize_where_masked(masks.values, masks.stride, size, size)))
+        masks = each_mask(_of_the_image(predict(some)), some.boxes, size, size)
+        parts += [tight_boxes(mask[None]) for mask in masks]
     return torch.cat(parts)
 
 

@@ -1,15 +1,9 @@
-"""From mask probabilities in the frame of a box or of the network's input to masks of the original image.
+"""Mask probabilities in the frame of a box or of the network's input, and masks of the original image: what is meant.
 
-Both frames go through chunks: a full-size float mask exists for a few instances at a time, so memory does not grow with
-the number of instances. `encoded` never even holds the boolean masks of all instances.
+`perpixel.ops.mask_windows` gives the same masks of the image, computed only where they can be.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
-
-import numpy as np
 import torch
-from hotcoco import mask as codec
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -17,18 +11,12 @@ from torchvision.ops import roi_align
 
 from perpixel.structures import BoxMasks, ImageMasks
 
-Run = dict[str, Any]
-"""A mask as COCO's run lengths: ``{"size": [h, w], "counts": str}``; it goes into JSON as it is."""
-
-CHUNK_BYTES = 48 * 2**20
-
 
 def paste_box_masks(
     values: Float[Tensor, "n s s"],
     boxes: Float[Tensor, "n 4"],
     size: tuple[int, int],
     threshold: float = 0.5,
-    chunk_bytes: int = CHUNK_BYTES,
 ) -> Bool[Tensor, "n h w"]:
     """Masks of the image from values over each box, corner to corner.
 
@@ -40,30 +28,25 @@ def paste_box_masks(
         boxes: (n, 4) xyxy in pixels of the image.
         size: (height, width) of the image.
         threshold: smallest probability inside the mask.
-        chunk_bytes: memory for float masks of full size at any time.
     """
-    height, width = size
-    out = torch.zeros((len(values), height, width), dtype=torch.bool, device=values.device)
-    for rows in _chunks(len(values), 4 * height * width, chunk_bytes):
-        out[rows] = spread_over_boxes(values[rows], boxes[rows], size) >= threshold
-    return out
+    return spread_over_boxes(values, boxes, size) >= threshold
 
 
 def spread_over_boxes(
     values: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
     """The values at every pixel of the image, as `paste_box_masks` says, all instances at once."""
-    vertical = _tents(boxes[:, 1], boxes[:, 3], size[0], values.shape[1])
-    horizontal = _tents(boxes[:, 0], boxes[:, 2], size[1], values.shape[2])
+    vertical = tents(boxes[:, 1], boxes[:, 3], slice(0, size[0]), values.shape[1])
+    horizontal = tents(boxes[:, 0], boxes[:, 2], slice(0, size[1]), values.shape[2])
     # Bilinear interpolation is separable: two small matrix products instead of a gather a pixel.
     return vertical @ values.float() @ horizontal.mT
 
 
-def _tents(
-    low: Float[Tensor, " n"], high: Float[Tensor, " n"], pixels: int, cells: int
+def tents(
+    low: Float[Tensor, " n"], high: Float[Tensor, " n"], pixels: slice, cells: int
 ) -> Float[Tensor, "n pixels cells"]:
     """Weight of each cell at each pixel's centre along one axis: a tent of one cell's half width around its centre."""
-    centers = torch.arange(pixels, device=low.device) + 0.5
+    centers = torch.arange(pixels.start, pixels.stop, device=low.device) + 0.5
     extent = (high - low).clamp(min=torch.finfo(torch.float32).eps)
     position = (centers - low[:, None]) / extent[:, None] * cells - 0.5
     distance = (position[:, :, None] - torch.arange(cells, device=low.device)).abs()
@@ -136,7 +119,6 @@ def resize_image_masks(
     input_size: tuple[int, int],
     original_size: tuple[int, int],
     threshold: float = 0.5,
-    chunk_bytes: int = CHUNK_BYTES,
 ) -> Bool[Tensor, "n h2 w2"]:
     """Masks of the original image from probabilities over the padded network input.
 
@@ -148,145 +130,6 @@ def resize_image_masks(
         input_size: (height, width) of the image inside the padding.
         original_size: (height, width) of the result.
         threshold: masks hold what is strictly larger.
-        chunk_bytes: memory for float masks of full size at any time.
     """
-    out = torch.zeros((len(values), *original_size), dtype=torch.bool, device=values.device)
-    padded = values.shape[1] * values.shape[2] * stride**2
-    # Three full-size copies live at once: enlarged, its shifted twin, the resized one.
-    for rows in _chunks(len(values), 4 * (2 * padded + original_size[0] * original_size[1]), chunk_bytes):
-        large = aligned_bilinear(values[rows, None].float(), stride)[:, :, : input_size[0], : input_size[1]]
-        out[rows] = (
-            functional.interpolate(large, size=original_size, mode="bilinear", align_corners=False)[:, 0] > threshold
-        )
-    return out
-
-
-def resize_where_masked(
-    values: Float[Tensor, "n h w"],
-    stride: int,
-    input_size: tuple[int, int],
-    original_size: tuple[int, int],
-    threshold: float = 0.5,
-) -> Bool[Tensor, "n h2 w2"]:
-    """The masks of `resize_image_masks`, computed only where a mask can be: as a rule a small part of the image.
-
-    Both interpolations are separable, so an axis is one matrix whose rows are weights that add up to 1: a pixel can pass the
-    threshold only if one of the few values it is made from does. What lies outside those pixels is not computed.
-    Results are the same up to rounding at the threshold. Arguments as there.
-    """
-    out = torch.zeros((len(values), *original_size), dtype=torch.bool, device=values.device)
-    windows = _windows(values, stride, input_size, original_size, threshold)
-    for row, (y, x, inside) in zip(out, windows, strict=True):
-        row[y, x] = inside
-    return out
-
-
-def _windows(
-    values: Float[Tensor, "n h w"],
-    stride: int,
-    input_size: tuple[int, int],
-    original_size: tuple[int, int],
-    threshold: float = 0.5,
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Of each mask the rows and columns of the original image that it can touch, and the mask there."""
-    down = _axis_weights(values.shape[1], stride, input_size[0], original_size[0], values.device)
-    across = _axis_weights(values.shape[2], stride, input_size[1], original_size[1], values.device)
-    high = values > threshold
-    vertical = _Reach(down).of(high.any(dim=2))
-    horizontal = _Reach(across).of(high.any(dim=1))
-    for mine, (y, i), (x, j) in zip(values, vertical, horizontal, strict=True):
-        yield y, x, (down[y, i] @ mine[i, j].float() @ across[x, j].mT) > threshold
-
-
-def _axis_weights(
-    cells: int, stride: int, inside: int, pixels: int, device: torch.device
-) -> Float[Tensor, "pixels cells"]:
-    """What `resize_image_masks` does along one axis, as a matrix: its effect on each unit vector."""
-    units = torch.eye(cells, device=device)[:, None, :, None]
-    large = aligned_bilinear(units, stride)[:, :, :inside, :1]
-    return functional.interpolate(large, size=(pixels, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].T
-
-
-class _Reach:
-    """From the values along an axis that pass a threshold to the pixels they touch, and on to all values those are made from."""
-
-    def __init__(self, weights: Float[Tensor, "pixels cells"]):
-        self.touches = weights.cpu().numpy() > 0
-
-    def of(self, high: Bool[Tensor, "n cells"]) -> Iterator[tuple[slice, slice]]:
-        """Pixels and values of each row, as slices; empty where nothing passes."""
-        for passing in high.cpu().numpy():
-            pixels = _span(np.any(self.touches[:, _span(passing)], axis=1))
-            yield pixels, _span(np.any(self.touches[pixels], axis=0))
-
-
-def _span(present: Bool[np.ndarray, " n"]) -> slice:
-    """From the first to the last that is true."""
-    at = np.flatnonzero(present)
-    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
-
-
-def encode(masks: Bool[Tensor, "n h w"] | Bool[np.ndarray, "n h w"]) -> list[Run]:
-    """Run lengths of each mask, in COCO's compressed form."""
-    array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
-    runs = cast(list[Run], codec.encode(array.transpose(1, 2, 0)))
-    return [{"size": run["size"], "counts": run["counts"].decode("ascii")} for run in runs]
-
-
-def encode_window(inside: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[int, int]) -> Run:
-    """What `encode` says of a mask of (height, width) `size` that lies in a window whose upper left corner is (top, left).
-
-    Runs go down the columns, so a run that ends at the bottom of a column and goes on at the top of the next is one run.
-    """
-    height, width = size
-    framed = np.zeros((inside.shape[1], inside.shape[0] + 2), bool)
-    framed[:, 1:-1] = inside.T
-    column, row = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), inside.shape[0] + 1)
-    at = (left + column) * height + top + row
-    begins, ends = at[0::2], at[1::2]
-    first, last = np.ones(len(begins), bool), np.ones(len(ends), bool)
-    first[1:] = last[:-1] = begins[1:] != ends[:-1]
-    begins, ends = begins[first], ends[last]
-    counts = np.diff(np.stack([begins, ends], 1).ravel(), prepend=0, append=height * width).tolist()
-    if len(counts) > 1 and counts[-1] == 0:
-        counts.pop()
-    run = cast(Run, codec.frPyObjects({"size": [height, width], "counts": counts}, height, width))
-    return {"size": [height, width], "counts": run["counts"].decode("ascii")}
-
-
-def decode(runs: Sequence[Run], size: tuple[int, int]) -> Bool[np.ndarray, "n h w"]:
-    """The masks of `encode`; `size` (height, width) gives the shape where there is no mask."""
-    out = np.zeros((len(runs), *size), dtype=bool)
-    for row, run in zip(out, runs, strict=True):
-        row[:] = codec.decode(run)
-    return out
-
-
-def encoded(
-    masks: BoxMasks | ImageMasks,
-    boxes: Float[Tensor, "n 4"],
-    input_size: tuple[int, int],
-    original_size: tuple[int, int],
-    chunk_bytes: int = CHUNK_BYTES,
-) -> Iterator[Run]:
-    """Run lengths of each instance's mask of the original image: no full-size mask of more than a few instances exists.
-
-    Args:
-        masks: probabilities of n instances in either frame.
-        boxes: (n, 4) in pixels of the original image; box masks are spread over them.
-        input_size: (height, width) of the image inside the network's padded input.
-        original_size: (height, width) of the original image.
-        chunk_bytes: memory for full-size box masks at any time. Image masks take a window of one at a time.
-    """
-    if isinstance(masks, ImageMasks):
-        for y, x, inside in _windows(masks.values, masks.stride, input_size, original_size):
-            yield encode_window(inside.cpu().numpy(), y.start, x.start, original_size)
-        return
-    # A float and a boolean of each pixel.
-    for rows in _chunks(len(masks.values), 5 * original_size[0] * original_size[1], chunk_bytes):
-        yield from encode(paste_box_masks(masks.values[rows], boxes[rows], original_size, chunk_bytes=chunk_bytes))
-
-
-def _chunks(count: int, bytes_each: int, chunk_bytes: int) -> Iterator[slice]:
-    step = max(1, chunk_bytes // max(1, bytes_each))
-    return (slice(start, start + step) for start in range(0, count, step))
+    large = aligned_bilinear(values[:, None].float(), stride)[:, :, : input_size[0], : input_size[1]]
+    return functional.interpolate(large, size=original_size, mode="bilinear", align_corners=False)[:, 0] > threshold
