@@ -78,12 +78,11 @@ def draw(
     line = style.line or max(2, round(short / 260))
     letter = style.letter or max(12, min(64, round(short / 30)))
 
-    pixels = np.repeat(np.repeat(image, scale, 0), scale, 1) if masks is not None and scale > 1 else image
+    # Nearest pixels under masks, so that what is filled is what the mask says.
+    method = Image.Resampling.BICUBIC if masks is None else Image.Resampling.NEAREST
+    canvas = Image.fromarray(image).resize((width * scale, height * scale), method)
     if masks is not None:
-        pixels = _with_masks(pixels, masks, colors, scale, style.opacity, max(1, line // 2))
-        canvas = Image.fromarray(pixels)
-    else:
-        canvas = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+        _paint_masks(canvas, masks, colors, scale, style.opacity, max(1, line // 2))
     pen = ImageDraw.Draw(canvas)
     # Large boxes first: the small ones stay on top.
     order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
@@ -98,32 +97,27 @@ def draw(
     return canvas
 
 
-def _with_masks(
-    image: UInt8[np.ndarray, "h w 3"],
+def _paint_masks(
+    canvas: Image.Image,
     masks: Iterable[Bool[np.ndarray, "h0 w0"]],
     colors: Sequence[Color],
     scale: int,
     opacity: float,
     contour: int,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> None:
     """Translucent fillings, then all contours on top, so that touching instances stay apart."""
-    pixels = image.copy()
-    edges: list[tuple[tuple[np.ndarray, np.ndarray], Color]] = []
+    edges: list[tuple[Image.Image, tuple[int, int], Color]] = []
     for mask, value in zip(masks, colors, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             continue
-        top, left = rows[0], columns[0]
-        inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+        inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         inside = np.repeat(np.repeat(inside, scale, 0), scale, 1)
-        top, left = top * scale, left * scale
-        region = pixels[top : top + inside.shape[0], left : left + inside.shape[1]]
-        region[inside] = (region[inside] * (1 - opacity) + np.array(value) * opacity).round().astype(np.uint8)
-        y, x = (inside & ~_eroded(inside, contour)).nonzero()
-        edges.append(((y + top, x + left), value))
-    for place, value in edges:
-        pixels[place] = value
-    return pixels
+        place = (int(columns[0]) * scale, int(rows[0]) * scale)
+        canvas.paste(value, place, Image.fromarray(inside * np.uint8(round(255 * opacity))))
+        edges.append((Image.fromarray(inside & ~_eroded(inside, contour)), place, value))
+    for edge, place, value in edges:
+        canvas.paste(value, place, edge)
 
 
 def _eroded(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]:

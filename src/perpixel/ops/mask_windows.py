@@ -109,7 +109,7 @@ class _Axis:
 
     def groups(self, high: Bool[np.ndarray, " cells"]) -> slice:
         """The groups that read a cell which passes the threshold; none where none does."""
-        return _span(self.reads[:, _span(high)].any(axis=1))
+        return _span(np.any(self.reads[:, _span(high)], axis=1))
 
     def cells(self, groups: slice) -> slice:
         """The cells that these groups are made from."""
