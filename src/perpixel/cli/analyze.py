@@ -95,7 +95,7 @@ def _codes(arguments: argparse.Namespace) -> int:
     """Figure 5 of MEInst and the upper bound of mask IoU."""
     from perpixel.data.open import open_dataset
     from perpixel.engine.codes_page import picture, table_rows, write_page
-    from perpixel.engine.codes_study import DIMS, study_codes
+    from perpixel.engine.codes_study import study_codes
     from perpixel.engine.files import write_atomically
     from perpixel.errors import InputError
 
@@ -109,7 +109,7 @@ def _codes(arguments: argparse.Namespace) -> int:
         dataset,
         fit_to=fit_to,
         size=arguments.size,
-        dims=arguments.dims or DIMS,
+        dims=arguments.dims,
         class_specific=arguments.class_specific,
         skip_bad=arguments.skip_bad,
         workers=arguments.workers,

@@ -264,12 +264,16 @@ def give_codes(model: nn.Module, dataset: Dataset, data: DataConfig, world: Worl
         InputError: the file does not fit, or the data have no masks.
     """
     notes = []
-    for code in [part for part in model.modules() if isinstance(part, MaskCode) and not part.fitted]:
+    for code in [part for part in model.modules() if isinstance(part, MaskCode)]:
+        if code.fitted:  # by the checkpoint that the run starts from
+            if code.config.file is not None:
+                notes.append(f"the checkpoint's mask codes are kept, {code.config.file} is not read")
+            continue
         if world.first and code.config.file is not None:
             load_code(Path(code.config.file).expanduser(), code, dataset.classes)
             notes.append(f"mask codes from {code.config.file}")
         elif world.first:
             fitted = fit_code(code, dataset, classes=data.masks_of, skip_bad=data.skip_bad, workers=data.workers)
             notes += fitted.lines()
-        world.share(list(code.buffers()))
+        world.share([*code.parameters(), *code.buffers()])
     return notes

@@ -117,8 +117,8 @@ def picture(study: CodesStudy) -> Image.Image:
         ("mean and first\ncomponents", torch.cat([code.means[:1].unflatten(1, (size, size)), _scaled(components)])),
         ("masks", study.examples.float()),
     ]
-    label = torch.zeros(1, dtype=torch.long)
-    decoded = [reconstructions(code, mask[None], label, shown) for mask in study.examples]
+    pairs = zip(study.examples.split(1), study.labels.split(1), strict=True)
+    decoded = [reconstructions(code, mask, label, shown) for mask, label in pairs]
     rows += [(f"{dim} numbers", torch.stack([one[i] for one in decoded])) for i, dim in enumerate(shown)]
     step = CELL + GAP
     sheet = Image.new("RGB", (LEFT + COLUMNS * step, CAPTION + len(rows) * step), "white")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perpixel.data.dataset import Dataset, Record
@@ -59,7 +59,7 @@ class CodesStudy:
         fitted_to: masks that the code was fitted to.
         objects, images: that it was measured on.
         shared: classes with too few masks for a dictionary of their own.
-        examples: masks to show.
+        examples, labels: masks to show, and their classes.
     """
 
     code: LinearCode
@@ -69,6 +69,7 @@ class CodesStudy:
     images: int
     shared: tuple[str, ...]
     examples: Bool[Tensor, "n s s"]
+    labels: Int[Tensor, " n"]
 
 
 def study_codes(
@@ -76,7 +77,7 @@ def study_codes(
     *,
     fit_to: Dataset | None = None,
     size: int = 28,
-    dims: Sequence[int] = DIMS,
+    dims: Sequence[int] | None = None,
     class_specific: bool = False,
     skip_bad: bool = False,
     workers: int = 0,
@@ -87,7 +88,7 @@ def study_codes(
         dataset: with masks.
         fit_to: what the code is fitted to; None fits it to `dataset`, as the paper does.
         size: cells a side.
-        dims: numbers a mask, each of which makes a row.
+        dims: numbers a mask, each of which makes a row; None takes those of `DIMS` that fit.
         class_specific: a dictionary for each class.
         skip_bad: go on without images whose masks cannot be drawn.
         workers: processes that draw masks for the fit.
@@ -97,9 +98,9 @@ def study_codes(
     """
     if fit_to is not None and fit_to.classes != dataset.classes:
         raise InputError(f"{fit_to.name} has other classes than {dataset.name}: fit the code to data of the same ones")
-    wanted = tuple(sorted(set(dims)))
+    wanted = tuple(dim for dim in DIMS if dim <= size**2) if dims is None else tuple(sorted(set(dims)))
     if not wanted or wanted[0] < 1 or wanted[-1] > size**2:
-        raise InputError(f"--dims {list(dims)} are not between 1 and {size**2}, the cells of a mask")
+        raise InputError(f"--dims {list(wanted)} are not between 1 and {size**2}, the cells of a mask")
     code = PCA(wanted[-1], size, whiten=False, logit=False, class_specific=class_specific).build(len(dataset.classes))
     fitted = fit_code(code, fit_to or dataset, skip_bad=skip_bad, workers=workers)
     tally = _Tally(code, wanted)
@@ -108,7 +109,14 @@ def study_codes(
             tally.add(dataset.record(index))
             bar.advance()
     return CodesStudy(
-        code, tally.rows(), fitted.masks, len(tally.areas), len(dataset), fitted.shared, torch.stack(tally.examples)
+        code,
+        tally.rows(),
+        fitted.masks,
+        len(tally.areas),
+        len(dataset),
+        fitted.shared,
+        torch.stack(tally.examples),
+        torch.cat(tally.labels),
     )
 
 
@@ -121,6 +129,7 @@ class _Tally:
         self.photo: list[Tensor] = []
         self.areas: list[int] = []
         self.examples: list[Tensor] = []
+        self.labels: list[Tensor] = []
         self.lost, self.deviation = torch.zeros(len(dims), dtype=torch.float64), 0.0
 
     def add(self, record: Record) -> None:
@@ -154,6 +163,7 @@ class _Tally:
         self.photo.append(_iou(spread >= 0.5, truth[None]))
         if len(self.areas) % 37 == 0 and len(self.examples) < EXAMPLES:
             self.examples.append(mask[0])
+            self.labels.append(label)
 
     def rows(self) -> tuple[Kept, ...]:
         if not self.areas:
