@@ -9,13 +9,18 @@ import torch
 
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.convert.blendmask import ADELAIDET_BLENDMASK
+from perpixel.engine.convert.file import stuff_names
+from perpixel.engine.convert.panoptic import ADELAIDET_PANOPTIC, inside
+from perpixel.errors import InputError
 from perpixel.models.blendmask import BlendMask
 from perpixel.models.fcos import FCOS
+from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
 from perpixel.nn.renaming import renamed
 from perpixel.ops.assign import LevelRanges
+from perpixel.ops.panoptic import RELEASED
 
 KEYS = Path(__file__).parent / "golden" / "keys"
 FULL = FCOS(level_scales=False)
@@ -59,13 +64,52 @@ def test_settings_and_every_name(name, backbone, neck, head, instance):
     assert sum(p.numel() for p in conversion.build().parameters()) == found["parameters"]
 
 
-def test_of_a_panoptic_model_the_instance_part_is_taken():
-    """P2 and the semantic branch are left over, and the user is told; P3 and coarser do not depend on P2."""
-    entries = listed("Panoptic_R_50_1x")["entries"]
-    conversion = convert_checkpoint({key: torch.zeros(shape) for key, shape in entries.items()})
-    assert conversion.config.instance == BlendMask() and conversion.config.neck == FPN()
-    more = ("panoptic_module.", "backbone.fpn_lateral2.", "backbone.fpn_output2.")
-    assert set(conversion.unused) == {key for key in entries if key.startswith(more)}
+def test_a_panoptic_model():
+    """BlendMask on P3 to P7 and the semantic branch on P2 to P5: every name used, as many parameters as theirs."""
+    found = listed("Panoptic_R_50_1x")
+    conversion = convert_checkpoint({key: torch.zeros(shape) for key, shape in found["entries"].items()})
+    config = conversion.config
+    assert isinstance(config, PanopticFPN) and (config.width, config.weight, config.merge) == (128, 0.5, RELEASED)
+    assert (conversion.layout, conversion.classes, conversion.stuff) == ("adelaidet", 80, 53)
+    detector = config.detector
+    assert detector.backbone == replace(R50, stages=(4, 8, 16, 32)) and detector.box_strides() == (8, 16, 32, 64, 128)
+    assert (detector.neck, detector.head, detector.instance) == (FPN(), FULL, BlendMask())
+    assert conversion.unused == conversion.filled == ()
+    assert sum(p.numel() for p in conversion.build().parameters()) == found["parameters"]
+
+
+def test_weights_of_a_panoptic_model_land_where_they_belong():
+    """Their rows count stages and enlargements, ours stages; P2 stands first."""
+    names = list(listed("Panoptic_R_50_1x")["entries"])
+    table, unknown = renamed({name: torch.tensor(i) for i, name in enumerate(names)}, ADELAIDET_PANOPTIC.rows(names))
+    theirs = {ours: names[int(i)] for ours, i in inside(table).items()}
+    assert unknown == [] and len(theirs) == len(names)
+    for ours, wanted in {
+        "branch.levels.0.0.0.weight": "panoptic_module.p2.0.weight",
+        "branch.levels.1.0.1.bias": "panoptic_module.p3.0.norm.bias",
+        "branch.levels.2.1.0.weight": "panoptic_module.p4.2.weight",
+        "branch.levels.3.2.1.weight": "panoptic_module.p5.4.norm.weight",
+        "branch.predictor.bias": "panoptic_module.predictor.bias",
+        "detector.neck.lateral.0.weight": "backbone.fpn_lateral2.weight",
+        "detector.neck.output.3.bias": "backbone.fpn_output5.bias",
+        "detector.instance_head.top.bias": "top_layer.bias",
+    }.items():
+        assert theirs[ours] == wanted
+
+
+def test_stuff_is_named_as_coco_names_it():
+    """53 classes by rising number, from banner (92) to rug-merged (200)."""
+    stuff = stuff_names(53)
+    assert len(stuff) == 53 and list(stuff.category_ids) == sorted(set(stuff.category_ids))
+    assert (stuff.names[0], stuff.category_ids[0], stuff.names[-1], stuff.category_ids[-1]) == (
+        "banner",
+        92,
+        "rug-merged",
+        200,
+    )
+    assert len(stuff_names(0)) == 0
+    with pytest.raises(InputError, match="predicts 11 kinds of stuff; names are known for COCO's 53"):
+        stuff_names(11)
 
 
 def test_weights_land_where_they_belong():

@@ -24,14 +24,17 @@ from perpixel.config import from_dict, override, to_dict
 from perpixel.data.settings import DataConfig
 from perpixel.engine.ablation import Table, choose_rows
 from perpixel.engine.recipe import Recipe
+from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.duplicates import MaskNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.meinst import MEInst
+from perpixel.models.panoptic import PanopticFPN
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
+from perpixel.nn.bases import DeepLabV3Plus
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.mask_autoencoder import AutoEncoder
 from perpixel.nn.mask_codes import PCA
@@ -138,6 +141,8 @@ def known_settings() -> set[str]:
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
     models += [DetectorConfig(neck=BiFPN()), DetectorConfig(duplicates=MaskNMS()), DetectorConfig(instance=PointINS())]
     models += [DetectorConfig(instance=MEInst(code=code)) for code in (PCA(), SparseCoding(), AutoEncoder())]
+    models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
+    models.append(DetectorConfig(instance=BlendMask(DeepLabV3Plus())))
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
@@ -240,7 +245,7 @@ def test_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "meinst"])
+@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "meinst"])
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
@@ -266,7 +271,7 @@ def what_of(table: Table) -> str:
     return table.source.partition(": ")[2]
 
 
-@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "meinst"])
+@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "meinst"])
 def test_tables_of_ablations(method):
     """A method's page has every row of its tables: name, settings, and the box or mask AP with whose it is."""
     expected = []

@@ -9,6 +9,7 @@ from perpixel.config import ConfigError
 from perpixel.engine.recipe import recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.ops.boxes import pairwise_iou
 from perpixel.ops.masks import resize_image_masks
@@ -19,8 +20,10 @@ from tiny_batches import batch_of, filled
 NAMES = sorted(all_recipes())
 
 
-def shrunk(model: DetectorConfig) -> DetectorConfig:
+def shrunk(model: DetectorConfig | PanopticFPN) -> DetectorConfig | PanopticFPN:
     """The same method on a network of a few layers; deformable stages need a ResNet with bottlenecks."""
+    if isinstance(model, PanopticFPN):
+        return replace(model, detector=shrunk(model.detector), width=32)
     deformable = model.backbone.deformable_stages
     tiny = Backbone("resnet26t" if deformable else "test_resnet", weights=None, norm="train", frozen_stages=0)
     tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable)
@@ -36,7 +39,8 @@ def test_settings_survive_json(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_one_trains_and_predicts(name):
-    model = shrunk(get_recipe(name).model).build(classes=3).train()
+    model = shrunk(get_recipe(name).model).build(classes=3, stuff=2).train()
+    detector = getattr(model, "detector", model)
     for objects in ((4, 3), (0, 3), (0, 0)):
         batch = batch_of(objects)
         model.zero_grad(set_to_none=True)
@@ -49,7 +53,8 @@ def test_a_tiny_one_trains_and_predicts(name):
     assert losses["class"] > 0 and losses.get("box", 0) == 0
     found = model.eval().predict(replace(batch, targets=None))
     assert len(found) == 2 and all(torch.isfinite(f.boxes).all() for f in found)
-    assert all((f.masks is not None) == (model.instance_head is not None) for f in found)
+    assert all((f.masks is not None) == (detector.instance_head is not None) for f in found)
+    assert all((f.segments is not None) == (detector is not model) for f in found)
 
 
 def test_losses_are_float32_under_autocast():

@@ -2,7 +2,7 @@
 
 import torch
 
-from perpixel.structures import Batch, Targets
+from perpixel.structures import VOID, Batch, Targets
 
 
 def filled(boxes, size):
@@ -15,14 +15,18 @@ def filled(boxes, size):
 
 
 def batch_of(objects):
-    """Two images of 96 x 96 with the given number of filled boxes each, of three classes."""
+    """Two images of 96 x 96 with the given number of filled boxes each, of three classes, before two halves of stuff."""
     generator = torch.Generator().manual_seed(sum(objects))
-    targets = []
-    for count in objects:
+    targets, sizes = [], ((96, 96), (90, 80))
+    for count, (height, width) in zip(objects, sizes, strict=True):
         low = torch.rand(count, 2, generator=generator) * 40
         size = 10 + torch.rand(count, 2, generator=generator) * 40
         boxes = torch.cat([low, low + size], dim=1)
         masks, centers = filled(boxes, (96, 96))
-        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator), masks, centers))
+        stuff = torch.full((96, 96), VOID, dtype=torch.uint8)
+        stuff[:40, :width], stuff[40:height, :width] = 1, 2
+        stuff[masks.any(dim=0)] = 0
+        labels = torch.randint(3, (count,), generator=generator)
+        targets.append(Targets(boxes, labels, masks, centers, stuff=stuff))
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
-    return Batch(images, ((96, 96), (90, 80)), ((96, 96),) * 2, tuple(targets))
+    return Batch(images, sizes, ((96, 96),) * 2, tuple(targets))

@@ -26,11 +26,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         settings = {"train": arguments.data, "images": arguments.images}
     good, classes = True, None
-    for split, images in (("train", "images"), ("val", "val_images")):
+    for split, images, segments in (("train", "images", "segments"), ("val", "val_images", "val_segments")):
         if not settings.get(split):
             continue
         sheet = arguments.sheet.with_stem(f"{arguments.sheet.stem}_{split}") if settings.get("val") else arguments.sheet
-        report = check_dataset(settings[split], settings.get(images), classes=classes, sheet=sheet, console=console)
+        report = check_dataset(
+            settings[split],
+            settings.get(images),
+            classes=classes,
+            segments=settings.get(segments),
+            sheet=sheet,
+            console=console,
+        )
         print_report(report, console)
         console.print(f"look at {sheet}", highlight=False, soft_wrap=True)
         good, classes = good and report.good, classes or tuple(report.classes)

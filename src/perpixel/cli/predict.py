@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"network: {predictor.speed}")
     written = predict_to_folder(predictor, arguments.sources, arguments.out, arguments.score)
     print(f"{written.instances} objects in {written.photos} pictures: {written.results}")
+    if written.panoptic is not None:
+        print(f"segments: {written.panoptic}")
     if written.gallery is not None:
         print(f"look at {written.gallery}")
     for sentence in written.refused:

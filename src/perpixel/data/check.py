@@ -62,20 +62,21 @@ def check_dataset(
     images: str | Path | None = None,
     *,
     classes: Sequence[str] | None = None,
+    segments: str | Path | None = None,
     sheet: Path | None = None,
     console: Console | None = None,
 ) -> Report:
     """Opens every image and examines every object of a data set.
 
     Args:
-        source, images, classes: as for `open_dataset`.
+        source, images, classes, segments: as for `open_dataset`.
         sheet: where to write a sheet of pictures with their boxes (a PNG).
         console: shows a progress bar on it; None is silent.
 
     Raises:
         InputError: the annotations cannot be read at all. Bad images and objects are reported instead.
     """
-    dataset = open_dataset(source, images, classes=classes, skip_bad=True)
+    dataset = open_dataset(source, images, classes=classes, segments=segments, skip_bad=True)
     problems, remarks = list(dataset.skipped), []
     counts = np.zeros(len(dataset.classes), dtype=np.int64)
     areas: list[np.ndarray] = []

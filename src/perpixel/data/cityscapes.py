@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, UInt8
 from numpy import ndarray
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
@@ -14,6 +14,7 @@ from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.errors import InputError
+from perpixel.structures import VOID, Stuff
 
 THINGS: dict[str, int] = {
     "person": 24,
@@ -27,11 +28,36 @@ THINGS: dict[str, int] = {
 }
 """Cityscapes' numbers of the eight classes with instances."""
 
+STUFF: dict[str, int] = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+}
+"""Its numbers of the evaluated classes without instances; all that is neither these nor things is void."""
+
 _TRUTH, _PHOTO = "_gtFine_instanceIds.png", "_leftImg8bit.png"
 
 
 class CityscapesDataset(TableDataset):
     """A split of Cityscapes; `instance_ids` gives the truth as its own evaluation reads it."""
+
+    stuff = Stuff(tuple(STUFF), tuple(STUFF.values()))
+
+    def stuff_map(self, index: int) -> UInt8[ndarray, "h w"]:
+        """Of every pixel: 0 an object or a group of objects, s + 1 stuff of class s, `VOID` what is not evaluated."""
+        ids = self.instance_ids(index)
+        values = np.full(256, VOID, dtype=np.uint8)
+        values[list(THINGS.values())] = 0
+        values[list(STUFF.values())] = np.arange(1, len(STUFF) + 1)
+        return values[np.where(ids >= 1000, ids // 1000, ids.clip(min=0))]
 
     def instance_ids(self, index: int) -> Int32[ndarray, "h w"]:
         """Of each pixel: 1000 * class + number of the object, or the class alone where no single object is told.

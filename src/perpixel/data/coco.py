@@ -35,17 +35,17 @@ def read_coco(
     Raises:
         InputError: names the file, the entry and the field.
     """
-    reader = _Reader(path, Faults(skip_bad))
+    reader = CocoReader(path, Faults(skip_bad))
     for member, items in members(path):
         reader.take(member, items)
     return reader.dataset(images, classes)
 
 
-class _BadEntry(Exception):
+class BadEntry(Exception):
     """Why an entry cannot be used."""
 
 
-class _Reader:
+class CocoReader:
     """Collects the members of the file in whatever order they come, then joins them."""
 
     def __init__(self, path: Path, faults: Faults) -> None:
@@ -68,8 +68,8 @@ class _Reader:
         elif member == "annotations":
             for position, entry in enumerate(items):
                 try:
-                    self._read_annotation(entry)
-                except _BadEntry as fault:
+                    self.read_annotation(entry)
+                except BadEntry as fault:
                     number = f" (id {entry.get('id')})" if isinstance(entry, dict) else ""
                     self.faults.report(f"{self.path}: annotations[{position}]{number}: {fault}")
         else:
@@ -77,23 +77,9 @@ class _Reader:
                 pass
 
     def dataset(self, images: Path | None, classes: Sequence[str] | None) -> TableDataset:
-        """Joins images, annotations and categories."""
-        for member in ("images", "annotations", "categories"):
-            if member not in self.found:
-                raise InputError(
-                    f"{self.path}: has no {member!r}; COCO ground truth needs images, annotations, categories"
-                )
-        if not self.images:
-            raise InputError(f"{self.path}: images is empty; a data set needs at least one image")
-        folder = images or _images_folder(self.path, next(iter(self.images.values()))[0])
-        self._leave_out_missing(folder)
-        rows: dict[int | str, int] = {}
-        for identity, (file, height, width) in self.images.items():
-            rows[identity] = self.table.add_image(identity, file, (height, width))
-        keypoint_names = self._keypoint_names()
-        self.table.image_rows = array("q", [rows.get(identity, -1) for identity in self.object_images])
-        self._check_objects(len(keypoint_names))
-        used = {self.categories[number]["name"] for number in self._used_categories()}
+        """The data set of all that was read."""
+        folder, keypoint_names = self.join(images), self._keypoint_names()
+        used = self.used_names()
         numbers = {entry["name"]: number for number, entry in self.categories.items()}
         names, category_ids = align_classes(str(self.path), numbers, used, classes)
         position = {number: label for label, number in enumerate(category_ids)}
@@ -101,6 +87,24 @@ class _Reader:
         return TableDataset(
             str(self.path), self.table, folder, names, category_ids, keypoint_names, self.faults.skipped
         )
+
+    def join(self, images: Path | None) -> Path:
+        """Joins images, annotations and categories, without what is bad; the folder of the images."""
+        for member in ("images", "annotations", "categories"):
+            if member not in self.found:
+                raise InputError(
+                    f"{self.path}: has no {member!r}; COCO ground truth needs images, annotations, categories"
+                )
+        if not self.images:
+            raise InputError(f"{self.path}: images is empty; a data set needs at least one image")
+        folder = images or images_folder(self.path, next(iter(self.images.values()))[0])
+        self._leave_out_missing(folder)
+        rows: dict[int | str, int] = {}
+        for identity, (file, height, width) in self.images.items():
+            rows[identity] = self.table.add_image(identity, file, (height, width))
+        self.table.image_rows = array("q", [rows.get(identity, -1) for identity in self.object_images])
+        self._check_objects(len(self._keypoint_names()))
+        return folder
 
     def _read_categories(self, items: Iterator[Any]) -> None:
         for entry in items:
@@ -139,19 +143,24 @@ class _Reader:
                         f"{where} (id {identity!r}): {_short(shown)} are not a name and two whole numbers above 0"
                     )
 
-    def _read_annotation(self, entry: Any) -> None:
+    def read_annotation(self, entry: Any) -> None:
+        """Appends the object of an annotation.
+
+        Raises:
+            BadEntry: why it cannot be used.
+        """
         if not isinstance(entry, dict):
-            raise _BadEntry(f"{_short(entry)} is not an object with image_id, category_id and bbox")
+            raise BadEntry(f"{_short(entry)} is not an object with image_id, category_id and bbox")
         for field in ("id", "image_id", "category_id", "bbox"):
             if field not in entry:
-                raise _BadEntry(f"has no {field}")
+                raise BadEntry(f"has no {field}")
         number, category, box = entry["id"], entry["category_id"], entry["bbox"]
         if not (_whole(number) and _whole(category)):
-            raise _BadEntry(f"id={_short(number)}, category_id={_short(category)} are not whole numbers")
+            raise BadEntry(f"id={_short(number)}, category_id={_short(category)} are not whole numbers")
         if not (_whole(entry["image_id"]) or isinstance(entry["image_id"], str)):
-            raise _BadEntry(f"image_id={_short(entry['image_id'])} is neither a whole number nor text")
+            raise BadEntry(f"image_id={_short(entry['image_id'])} is neither a whole number nor text")
         if not (isinstance(box, list) and len(box) == 4 and _NUMBERS.issuperset(map(type, box))):
-            raise _BadEntry(f"bbox={_short(box)} is not [x, y, width, height] in numbers")
+            raise BadEntry(f"bbox={_short(box)} is not [x, y, width, height] in numbers")
         area = entry["area"] if _number(entry.get("area")) else math.nan
         polygons, code, code_size = _segmentation(entry.get("segmentation"))
         keypoints = _keypoints(entry.get("keypoints"))
@@ -232,9 +241,10 @@ class _Reader:
                     f"{where}: keypoints has {lengths[row]} numbers, not 3 for each of {keypoints} names"
                 )
 
-    def _used_categories(self) -> set[int]:
+    def used_names(self) -> set[str]:
+        """Names of the categories that have annotations; the table's labels still hold category numbers."""
         rows, numbers = np.array(self.table.image_rows, dtype=np.int64), np.array(self.table.labels, dtype=np.int64)
-        return set(np.unique(numbers[rows >= 0]).tolist())
+        return {self.categories[number]["name"] for number in np.unique(numbers[rows >= 0]).tolist()}
 
     def _keypoint_names(self) -> tuple[str, ...]:
         sets = {tuple(entry["keypoints"]) for entry in self.categories.values() if entry.get("keypoints")}
@@ -251,22 +261,20 @@ def _segmentation(value: Any) -> tuple[list[array], bytes, list[int] | None]:
         try:
             polygons = [array("d", polygon) for polygon in value]
         except TypeError as error:
-            raise _BadEntry(f"segmentation: a polygon is not a list of numbers ({_short(value)})") from error
+            raise BadEntry(f"segmentation: a polygon is not a list of numbers ({_short(value)})") from error
         for polygon in polygons:
             if len(polygon) < 6 or len(polygon) % 2 or not math.isfinite(sum(polygon)):
-                raise _BadEntry(f"segmentation: a polygon is not 3 or more points x, y ({_short(polygon.tolist())})")
+                raise BadEntry(f"segmentation: a polygon is not 3 or more points x, y ({_short(polygon.tolist())})")
         return polygons, b"", None
     size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else (None, None)
     if not (isinstance(size, list) and len(size) == 2 and all(_whole(side) and side > 0 for side in size)):
-        raise _BadEntry(f"segmentation: {_short(value)} is neither polygons nor a run-length code with size and counts")
+        raise BadEntry(f"segmentation: {_short(value)} is neither polygons nor a run-length code with size and counts")
     if isinstance(counts, str):
         return [], counts.encode("utf-8"), size
     if not (isinstance(counts, list) and all(_whole(run) and run >= 0 for run in counts)):
-        raise _BadEntry(f"segmentation: counts={_short(counts)} are not runs")
+        raise BadEntry(f"segmentation: counts={_short(counts)} are not runs")
     if sum(counts) != size[0] * size[1]:
-        raise _BadEntry(
-            f"segmentation: the runs cover {sum(counts)} pixels, not the {size[0] * size[1]} of size {size}"
-        )
+        raise BadEntry(f"segmentation: the runs cover {sum(counts)} pixels, not the {size[0] * size[1]} of size {size}")
     return [], hotcoco.mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"], size
 
 
@@ -277,9 +285,9 @@ def _keypoints(values: Any) -> array:
     try:
         keypoints = array("d", values)
     except TypeError as error:
-        raise _BadEntry(f"keypoints={_short(values)} is not a list of numbers") from error
+        raise BadEntry(f"keypoints={_short(values)} is not a list of numbers") from error
     if not math.isfinite(sum(keypoints)):
-        raise _BadEntry("keypoints has a value that is not a number")
+        raise BadEntry("keypoints has a value that is not a number")
     for start in range(0, len(keypoints) - 2, 3):
         if keypoints[start + 2] > 0:
             keypoints[start] += 0.5
@@ -287,7 +295,7 @@ def _keypoints(values: Any) -> array:
     return keypoints
 
 
-def _images_folder(path: Path, file: str) -> Path:
+def images_folder(path: Path, file: str) -> Path:
     """Where the images of an annotation file usually lie: the first folder that holds `file`."""
     split = path.stem.rpartition("_")[2]
     near, above = path.parent, path.parent.parent

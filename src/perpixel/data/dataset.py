@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy import ndarray
 
+from perpixel.errors import InputError
+from perpixel.structures import Stuff
+
 Polygons = tuple[ndarray, ...]
 Image = UInt8[ndarray, "_ _ 3"]
 
@@ -69,6 +72,7 @@ class Dataset(ABC):
         category_ids: the file's own number of each class.
         keypoint_names: names of the keypoints; empty where there are none.
         flip_pairs: keypoints that change places in a mirror.
+        stuff: the classes of what has no objects; none where the data set does not say what every pixel is.
         skipped: what was left out because it was bad, a sentence each.
     """
 
@@ -77,6 +81,7 @@ class Dataset(ABC):
     category_ids: tuple[int, ...]
     keypoint_names: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
+    stuff: Stuff = Stuff()
     skipped: list[str]
 
     @abstractmethod
@@ -93,6 +98,16 @@ class Dataset(ABC):
         Raises:
             InputError: the file cannot be read, or has another size than its record.
         """
+
+    def stuff_map(self, index: int) -> UInt8[ndarray, "h w"]:
+        """Of every pixel of image `index`: 0 an object of any class, s + 1 stuff of class s, `perpixel.structures.VOID` unknown.
+
+        Raises:
+            InputError: the data set has no stuff, or a file cannot be read.
+        """
+        raise InputError(
+            f"{self.name}: says nothing of stuff; name a COCO panoptic json, Cityscapes' split or scenes:200"
+        )
 
     @property
     @abstractmethod

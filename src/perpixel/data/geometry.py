@@ -8,7 +8,7 @@ reduction, so that shrinking does not alias; training, evaluation and prediction
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, UInt8
 from numpy import ndarray
 from PIL import Image as Pillow
 
@@ -82,6 +82,11 @@ class Placement:
         x, y, visibility = out[..., 0], out[..., 1], out[..., 2]
         out[(visibility <= 0) | (x < 0) | (y < 0) | (x >= width) | (y >= height)] = 0
         return out.astype(np.float32)
+
+    def classes(self, values: UInt8[ndarray, "_ _"]) -> UInt8[ndarray, "_ _"]:
+        """A map of classes on the input's grid, each pixel's from the nearest pixel of the original image."""
+        rows, columns = (self._nearest(axis, 0, values.shape[1 - axis])[1] for axis in (1, 0))
+        return np.ascontiguousarray(values[np.ix_(rows, columns)])
 
     def patch(self, shape: Polygons | Rle) -> Patch:
         """A mask geometry on the input's grid: polygons as moved points, run-length codes by the nearest pixel."""

@@ -23,7 +23,7 @@ from perpixel.data.order import StepOrder, shape_groups
 from perpixel.data.sample import Sample, test_sample, train_sample
 from perpixel.data.settings import DataConfig, TestSize
 from perpixel.errors import InputError
-from perpixel.structures import Batch, Targets, pad_images
+from perpixel.structures import VOID, Batch, Targets, pad_images
 
 _REPLACEMENTS = 20
 
@@ -56,9 +56,12 @@ def train_batches(
         divisor: sides of the padded input are multiples of it.
 
     Raises:
-        InputError: no image to train on, masks that `data.masks` asks for and the data lack, or an image that cannot be read.
+        InputError: no image to train on, masks or stuff that the settings ask for and the data lack, or an image that cannot
+            be read.
     """
     _check_masks(dataset, data)
+    if data.stuff and not len(dataset.stuff):
+        dataset.stuff_map(0)  # says what is missing
     members = np.arange(len(dataset))
     if not data.keep_empty:
         members = np.flatnonzero(dataset.object_counts > 0)
@@ -133,12 +136,13 @@ def prepare_image(image: Image, test: TestSize) -> tuple[UInt8[Tensor, "3 h w"],
 
 @dataclass(frozen=True)
 class _Packed:
-    """A batch on its way from a worker: two large tensors, the rest small arrays."""
+    """A batch on its way from a worker: two or three large tensors, the rest small arrays."""
 
     images: Tensor | None
     masks: Tensor | None
     samples: tuple[Sample, ...]
     step: int
+    stuff: Tensor | None = None
     skipped: tuple[str, ...] = ()
     failure: str | None = None
 
@@ -146,13 +150,15 @@ class _Packed:
         """Called by the loader where a GPU is present."""
         images = None if self.images is None else self.images.pin_memory()
         masks = None if self.masks is None else self.masks.pin_memory()
-        return replace(self, images=images, masks=masks)
+        stuff = None if self.stuff is None else self.stuff.pin_memory()
+        return replace(self, images=images, masks=masks, stuff=stuff)
 
     def batch(self, with_targets: bool) -> Batch:
         assert self.images is not None
         counts = [len(sample.boxes) for sample in self.samples]
         masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
-        targets = tuple(_targets(sample, mask) for sample, mask in zip(self.samples, masks, strict=True))
+        stuff = [None] * len(counts) if self.stuff is None else self.stuff
+        targets = tuple(_targets(*row) for row in zip(self.samples, masks, stuff, strict=True))
         return Batch(
             images=self.images,
             sizes=tuple(sample.size for sample in self.samples),
@@ -163,7 +169,7 @@ class _Packed:
         )
 
 
-def _targets(sample: Sample, masks: Tensor | None) -> Targets:
+def _targets(sample: Sample, masks: Tensor | None, stuff: Tensor | None) -> Targets:
     return Targets(
         boxes=torch.from_numpy(sample.boxes),
         labels=torch.from_numpy(sample.labels),
@@ -172,12 +178,13 @@ def _targets(sample: Sample, masks: Tensor | None) -> Targets:
         keypoints=None if sample.keypoints is None else torch.from_numpy(sample.keypoints),
         ignored=torch.from_numpy(sample.ignored),
         drawn=None if sample.drawn is None else torch.from_numpy(sample.drawn),
+        stuff=stuff,
     )
 
 
 def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) -> _Packed:
     if not samples:
-        return _Packed(None, None, (), step, tuple(skipped))
+        return _Packed(None, None, (), step, skipped=tuple(skipped))
     images = pad_images([torch.from_numpy(sample.image).permute(2, 0, 1) for sample in samples], divisor)
     masks = None
     if samples[0].masks is not None:
@@ -185,8 +192,14 @@ def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) ->
         masks = torch.zeros((sum(map(len, patches)), *images.shape[2:]), dtype=torch.bool)
         for mask, patch in zip(masks.numpy(), chain.from_iterable(patches), strict=True):
             patch.paste(mask)
-    light = tuple(replace(sample, image=sample.image[:0], masks=None) for sample in samples)
-    return _Packed(images, masks, light, step, tuple(skipped))
+    stuff = None
+    if samples[0].stuff is not None:
+        stuff = torch.full((len(samples), *images.shape[2:]), VOID, dtype=torch.uint8)
+        for row, sample in zip(stuff, samples, strict=True):
+            if sample.stuff is not None:
+                row[: sample.size[0], : sample.size[1]] = torch.from_numpy(sample.stuff)
+    light = tuple(replace(sample, image=sample.image[:0], masks=None, stuff=None) for sample in samples)
+    return _Packed(images, masks, light, step, stuff, tuple(skipped))
 
 
 class _Steps(TorchDataset, ABC):

@@ -6,14 +6,17 @@ from pathlib import Path
 from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Dataset
+from perpixel.data.lvis import is_lvis, read_lvis
+from perpixel.data.panoptic import is_panoptic, read_panoptic
+from perpixel.data.scenes import ScenesDataset
 from perpixel.data.shapes import ShapesDataset
 from perpixel.data.voc import read_voc, voc_root
 from perpixel.data.yolo import read_yolo
 from perpixel.errors import InputError
 
 _FORMS = (
-    "a COCO json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or data.yaml:train,"
-    " a Cityscapes split (gtFine/train), or shapes:N:SEED"
+    "a COCO or LVIS json, a COCO panoptic json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or"
+    " data.yaml:train, a Cityscapes split (gtFine/train), shapes:N:SEED or scenes:N:SEED"
 )
 
 
@@ -22,26 +25,46 @@ def open_dataset(
     images: str | Path | None = None,
     *,
     classes: Sequence[str] | None = None,
+    stuff: Sequence[str] | None = None,
+    segments: str | Path | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
     """The data set named by `source`; its kind is recognised.
 
     Args:
-        source: a COCO json; a Pascal VOC folder (Annotations/ and JPEGImages/ or images/) or a split file in it; a YOLO
-            folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
-            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images.
+        source: a COCO json, for instances or panoptic; an LVIS json; a Pascal VOC folder (Annotations/ and JPEGImages/ or
+            images/) or a split file in it; a YOLO folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
+            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff.
         images: the folder of the images, where it cannot be found from the annotations.
         classes: the training set's classes, given to open an evaluation set with the same labels.
+        stuff: the training set's stuff, likewise.
+        segments: the folder of a panoptic json's pictures, where it is not beside the json under its name.
         skip_bad: leave out bad images and annotations and list them in `Dataset.skipped`.
 
     Raises:
         InputError: names the file, the field and the mend.
     """
+    dataset = _opened(source, images, classes, stuff, segments, skip_bad)
+    if stuff and len(dataset.stuff) and dataset.stuff.names != tuple(stuff):
+        raise InputError(
+            f"{source}: its stuff is {', '.join(dataset.stuff.names)}, the training set's is {', '.join(stuff)}: they must agree"
+        )
+    return dataset
+
+
+def _opened(
+    source: str | Path,
+    images: str | Path | None,
+    classes: Sequence[str] | None,
+    stuff: Sequence[str] | None,
+    segments: str | Path | None,
+    skip_bad: bool,
+) -> Dataset:
     text = str(source)
     folder = None if images is None else Path(images).expanduser()
     if folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images (images=)")
-    if text.startswith("shapes:"):
+    if text.startswith(("shapes:", "scenes:")):
         return _shapes(text, classes)
     file, _, split = text.rpartition(":")
     if file.endswith((".yaml", ".yml")):
@@ -51,6 +74,11 @@ def open_dataset(
         raise InputError(f"{path}: no such file or folder of annotations; give {_FORMS}")
     if path.suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"{path}: say which split is meant, as in {path}:train")
+    if path.suffix.lower() == ".json" and is_panoptic(path):
+        pictures = None if segments is None else Path(segments).expanduser()
+        return read_panoptic(path, folder, pictures, classes=classes, stuff=stuff, skip_bad=skip_bad)
+    if path.suffix.lower() == ".json" and is_lvis(path):
+        return read_lvis(path, folder, classes=classes, skip_bad=skip_bad)
     if path.suffix.lower() == ".json":
         return read_coco(path, folder, classes=classes, skip_bad=skip_bad)
     if voc_root(path) is not None:
@@ -63,7 +91,8 @@ def open_dataset(
 
 
 def _shapes(text: str, classes: Sequence[str] | None) -> ShapesDataset:
-    numbers = text.split(":")[1:]
+    form, *numbers = text.split(":")
     if len(numbers) > 2 or not all(number.isdigit() for number in numbers):
-        raise InputError(f"{text}: synthetic shapes are written shapes:N or shapes:N:SEED, as in shapes:200:0")
-    return ShapesDataset(int(numbers[0]), seed=int(numbers[1]) if len(numbers) == 2 else 0, classes=classes)
+        raise InputError(f"{text}: synthetic {form} are written {form}:N or {form}:N:SEED, as in {form}:200:0")
+    kind = {"shapes": ShapesDataset, "scenes": ScenesDataset}[form]
+    return kind(int(numbers[0]), seed=int(numbers[1]) if len(numbers) == 2 else 0, classes=classes)

@@ -15,8 +15,13 @@ Canvas = Float32[ndarray, "h w 3"]
 
 
 def paint_scene(pieces: Sequence[Piece], size: tuple[int, int], random: np.random.Generator) -> Image:
-    """The picture of `pieces`, the last on top."""
-    canvas = _background(size, random)
+    """The picture of `pieces` on a soft ground, the last on top."""
+    return paint_on(_background(size, random), pieces, random)
+
+
+def paint_on(canvas: Canvas, pieces: Sequence[Piece], random: np.random.Generator) -> Image:
+    """The picture of `pieces` on a ground, which is painted over; the last on top."""
+    size = (canvas.shape[0], canvas.shape[1])
     for piece in pieces:
         window = piece.window(size)
         outside = piece.distance(window)
@@ -31,12 +36,12 @@ def _background(size: tuple[int, int], random: np.random.Generator) -> Canvas:
     """A soft two-coloured ground with cloudy light, scratches and specks, none of which is a shape."""
     height, width = size
     hue = random.uniform()
-    near = _color(hue, random.uniform(0.08, 0.3), random.uniform(0.55, 0.95))
-    far = _color(hue + random.uniform(0.08, 0.3), random.uniform(0.1, 0.4), random.uniform(0.35, 0.8))
+    near = hsv_color(hue, random.uniform(0.08, 0.3), random.uniform(0.55, 0.95))
+    far = hsv_color(hue + random.uniform(0.08, 0.3), random.uniform(0.1, 0.4), random.uniform(0.35, 0.8))
     angle = random.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:height, :width]
     along = np.cos(angle) * (x / width - 0.5) + np.sin(angle) * (y / height - 0.5)
-    share = np.clip(along + 0.5 + 0.5 * _clouds(size, random), 0, 1)[..., None]
+    share = np.clip(along + 0.5 + 0.5 * clouds(size, random), 0, 1)[..., None]
     canvas = (near * (1 - share) + far * share).astype(np.float32)
     for _ in range(int(random.integers(4, 11))):
         ends = random.uniform(0, 1, (2, 2)) * [width, height]
@@ -61,8 +66,8 @@ def _textured(
     x: Float32[ndarray, "h w"], y: Float32[ndarray, "h w"], radius: float, hue: float, random: np.random.Generator
 ) -> Canvas:
     """A plane of one of six textures in two shades of a hue, lit from the top left of (0, 0)."""
-    light = _color(hue, random.uniform(0.55, 0.95), random.uniform(0.75, 1.0))
-    dark = _color(hue + random.normal(0, 0.06), random.uniform(0.6, 1.0), random.uniform(0.35, 0.6))
+    light = hsv_color(hue, random.uniform(0.55, 0.95), random.uniform(0.75, 1.0))
+    dark = hsv_color(hue + random.normal(0, 0.06), random.uniform(0.6, 1.0), random.uniform(0.35, 0.6))
     turn, period = random.uniform(0, np.pi), max(4.0, radius * random.uniform(0.3, 0.6))
     wave = np.float32(2 * np.pi / period)
     cos, sin = np.float32(np.cos(turn)) * wave, np.float32(np.sin(turn)) * wave
@@ -79,7 +84,7 @@ def _textured(
     elif texture == 4:
         pattern = np.sin(np.hypot(u, v))
     else:
-        pattern = 2 * _clouds(u.shape, random)
+        pattern = 2 * clouds(u.shape, random)
     share = (0.75 * np.clip(0.5 + 2 * pattern, 0, 1))[..., None]
     glow = np.clip(1.15 - np.hypot(x + 0.4 * radius, y + 0.4 * radius) / (3.5 * radius), 0.6, 1.15)[..., None]
     return ((light * (1 - share) + dark * share) * glow).astype(np.float32)
@@ -100,7 +105,7 @@ def _shade(canvas: Canvas, outside: Float32[ndarray, "h w"], radius: float) -> N
     canvas *= 1 - 0.4 * np.clip(0.5 - moved / (2 * shift), 0, 1)[..., None]
 
 
-def _clouds(size: tuple[int, ...], random: np.random.Generator) -> ndarray:
+def clouds(size: tuple[int, ...], random: np.random.Generator) -> ndarray:
     """Smooth noise of about -1..1."""
     coarse = random.normal(0, 0.5, (4, 5)).astype(np.float32)
     return np.asarray(Pillow.fromarray(coarse).resize((size[1], size[0]), Pillow.Resampling.BICUBIC))
@@ -118,5 +123,6 @@ def _stroke(canvas: Canvas, start: ndarray, end: ndarray, thickness: float, chan
     part += (change * np.clip(thickness + 0.5 - away, 0, 1)[..., None]).astype(np.float32)
 
 
-def _color(hue: float, saturation: float, value: float) -> ndarray:
+def hsv_color(hue: float, saturation: float, value: float) -> ndarray:
+    """RGB, 0..255."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32) * 255

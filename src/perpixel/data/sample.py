@@ -30,6 +30,7 @@ class Sample:
     keypoints: Float32[ndarray, "n k 3"] | None
     ignored: Float32[ndarray, "m 4"]
     drawn: Bool[ndarray, " n"] | None = None
+    stuff: UInt8[ndarray, "_ _"] | None = None
 
 
 def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.random.Generator) -> Sample:
@@ -61,6 +62,7 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
         keypoints=None if keypoints is None else placement.keypoints(keypoints[rows], dataset.flip_pairs),
         ignored=ignored.boxes,
         drawn=None if placed.masks is None else drawn,
+        stuff=placement.classes(dataset.stuff_map(index)) if data.stuff else None,
     )
 
 

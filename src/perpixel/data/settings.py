@@ -86,7 +86,7 @@ class TestSize:
 class DataConfig:
     """Where images and annotations come from, and how they become batches."""
 
-    # training annotations: COCO json, VOC folder or split file, YOLO data.yaml:split, or shapes:N:SEED
+    # training annotations: COCO json (panoptic too), VOC folder or split file, YOLO data.yaml:split, or shapes:N:SEED
     train: str | None = None
     # evaluation annotations, likewise
     val: str | None = None
@@ -94,6 +94,10 @@ class DataConfig:
     images: str | None = None
     # folder of the evaluation images; null means the same rule as for training
     val_images: str | None = None
+    # folder of a panoptic json's pictures of segments for training; null means the json's name without its ending
+    segments: str | None = None
+    # the same for evaluation
+    val_segments: str | None = None
     # go on without bad images and annotations, and list them
     skip_bad: bool = False
     # processes that prepare batches; 0 prepares them in the main process
@@ -102,6 +106,8 @@ class DataConfig:
     masks: Literal[False, True, "some"] = False
     # with masks=some: the classes whose masks are used, the others' are withheld; null uses all there are
     masks_of: tuple[str, ...] | None = None
+    # make maps of stuff, for panoptic models; the data must say what every pixel is
+    stuff: bool = False
     # train on images without objects too
     keep_empty: bool = True
     # put landscape and portrait images into separate batches, which saves padding
@@ -135,12 +141,12 @@ def load_data_yaml(path: str | Path) -> dict[str, Any]:
         from_dict(DataConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    for name in ("train", "val", "images", "val_images"):
+    for name in ("train", "val", "images", "val_images", "segments", "val_segments"):
         if isinstance(values.get(name), str):
             values[name] = _beside(path.parent, values[name])
     return values
 
 
 def _beside(folder: Path, source: str) -> str:
-    """A source relative to `folder`; made-up sources (shapes:N) stay as they are."""
-    return source if source.startswith("shapes:") else str(folder / Path(source).expanduser())
+    """A source relative to `folder`; made-up sources (shapes:N, scenes:N) stay as they are."""
+    return source if source.startswith(("shapes:", "scenes:")) else str(folder / Path(source).expanduser())

@@ -32,6 +32,9 @@ Scene = tuple[tuple[Piece, ...], tuple[Bool[ndarray, "h w"], ...]]
 class ShapesDataset(Dataset):
     """`count` pictures of shapes, made on the fly.
 
+    Attributes:
+        form: how a source of such pictures is named.
+
     Args:
         count: images.
         size: (height, width) of the images.
@@ -42,6 +45,8 @@ class ShapesDataset(Dataset):
         InputError: no image, images smaller than 32 pixels, or `classes` that lack a shape.
     """
 
+    form: str = "shapes"
+
     def __init__(
         self,
         count: int,
@@ -49,9 +54,9 @@ class ShapesDataset(Dataset):
         seed: int = 0,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.name = f"shapes:{count}:{seed}"
+        self.name = f"{self.form}:{count}:{seed}"
         if count < 1 or seed < 0:
-            raise InputError(f"{self.name}: needs at least one image, and a seed of 0 or more, as in shapes:200:0")
+            raise InputError(f"{self.name}: needs at least one image, and a seed of 0 or more, as in {self.form}:200:0")
         if min(size) < 32:
             raise InputError(f"{self.name}: size {size} is too small; shapes need 32 pixels a side")
         numbers = {shape: number for number, shape in enumerate(SHAPES, start=1)}

@@ -13,6 +13,7 @@ from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
 from perpixel.nn.backbones import without_pretrained
+from perpixel.structures import Stuff
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Checkpoint:
         step: updates that made these weights.
         metrics: of the validation split at that step; empty if there was no evaluation.
         version: of the library that wrote the file.
+        stuff: the classes without objects that a panoptic model knows.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Checkpoint:
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     version: str = __version__
+    stuff: Stuff = field(default_factory=Stuff)
 
 
 def save_checkpoint(
@@ -49,6 +52,7 @@ def save_checkpoint(
     category_ids: Sequence[int] | None = None,
     step: int = 0,
     metrics: Mapping[str, float] | None = None,
+    stuff: Stuff | None = None,
 ) -> None:
     """Writes a checkpoint that stands alone: `load_checkpoint` and `build_model` need nothing else. Atomic.
 
@@ -60,6 +64,7 @@ def save_checkpoint(
         category_ids: what each class index is called in the data set's own results; 1, 2, ... if not given.
         step: updates that made these weights.
         metrics: of the validation split.
+        stuff: the classes without objects, where the data know them.
 
     Raises:
         InputError: the file cannot be written.
@@ -72,6 +77,8 @@ def save_checkpoint(
         "step": step,
         "metrics": dict(metrics or {}),
     }
+    if stuff:
+        document["stuff"] = {"names": list(stuff.names), "category_ids": list(stuff.category_ids)}
     save_tensors(Path(path), model.state_dict(), document)
 
 
@@ -83,6 +90,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     weights, document = load_tensors(path)
+    stuff = document.get("stuff", {"names": (), "category_ids": ()})
     try:
         recipe = recipe_from_json(json.dumps(document["recipe"]), str(path))
         return Checkpoint(
@@ -94,6 +102,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             step=document["step"],
             metrics=document["metrics"],
             version=document["version"],
+            stuff=Stuff(tuple(stuff["names"]), tuple(stuff["category_ids"])),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]} in its metadata: it is not a model's checkpoint") from error
@@ -105,7 +114,7 @@ def build_model(checkpoint: Checkpoint) -> Model:
     Raises:
         InputError: weights and recipe do not belong together; names the file and the first key that does not fit.
     """
-    model = without_pretrained(checkpoint.recipe.model).build(len(checkpoint.class_names))
+    model = without_pretrained(checkpoint.recipe.model).build(len(checkpoint.class_names), len(checkpoint.stuff))
     load_weights(model, checkpoint.weights, checkpoint.path)
     return model.eval()
 

@@ -15,14 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from numpy import ndarray
 
-from perpixel.data.cityscapes import THINGS, CityscapesDataset
+from perpixel.data.cityscapes import STUFF, THINGS, CityscapesDataset
 from perpixel.data.dataset import Rle
 from perpixel.data.masks import draw_shape
 
 OVERLAPS: tuple[float, ...] = tuple(k / 100 for k in range(50, 100, 5))
 LEAST_PIXELS = 100
-STUFF: tuple[int, ...] = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23)
-"""Cityscapes' numbers of the evaluated classes without instances; all that is neither these nor things is void."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def lay_out(
         found: class name, score and mask of each prediction; an empty mask is no prediction.
     """
     areas = {number: int(area) for number, area in enumerate(np.bincount(ids.ravel())) if area}
-    counted = {*STUFF, *THINGS.values()}
+    counted = {*STUFF.values(), *THINGS.values()}
     by_class: dict[str, list[Prediction]] = defaultdict(list)
     for name, score, mask in found:
         if not mask.any():

@@ -9,11 +9,13 @@ import torch
 import torch.distributed as dist
 
 from perpixel.data.dataset import Dataset
+from perpixel.data.panoptic import segments_of
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Kind, Metrics, coco_metrics
+from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
 from perpixel.models.heads import Model
-from perpixel.structures import Batch
+from perpixel.structures import Batch, Segments
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Evaluation:
         examples: by dataset index, what was found in the images kept to look at.
         images: images evaluated.
         seconds: time for data and model together, metrics not counted.
+        panoptic: panoptic quality, where the model gives segments and the truth knows stuff.
     """
 
     metrics: dict[Kind, Metrics]
@@ -33,11 +36,14 @@ class Evaluation:
     examples: dict[int, Instances]
     images: int
     seconds: float
+    panoptic: PanopticMetrics | None = None
 
     @property
     def summary(self) -> dict[str, float]:
-        """All numbers by name, such as ``bbox/AP``."""
-        return {f"{kind}/{name}": value for kind, m in self.metrics.items() for name, value in m.summary.items()}
+        """All numbers by name, such as ``bbox/AP`` and ``panoptic/PQ``."""
+        named = {f"{kind}/{name}": value for kind, m in self.metrics.items() for name, value in m.summary.items()}
+        more = {} if self.panoptic is None else self.panoptic.summary
+        return named | {f"panoptic/{name}": value for name, value in more.items()}
 
 
 def evaluate(
@@ -71,6 +77,7 @@ def evaluate(
     kept = _spread(len(dataset), examples)
     found: dict[int, list[dict[str, Any]]] = {}
     shown: dict[int, Instances] = {}
+    counts: dict[int, Counts] = {}
     training = model.training
     model.eval()
     try:
@@ -78,21 +85,32 @@ def evaluate(
             for batch in batches:
                 detections = model.predict(batch.to(device, non_blocking=True))
                 for index, original, one in zip(batch.ids, batch.originals, detections, strict=True):
-                    instances = Instances.from_detections(one, original, dataset.classes)
+                    instances = Instances.from_detections(
+                        one, original, dataset.classes, stuff_names=dataset.stuff.names
+                    )
                     found[index] = instances.to_coco(truth["images"][index]["id"], dataset.category_ids)
+                    if instances.segments is not None and dataset.stuff:
+                        counts[index] = _counted(dataset, index, instances.segments)
                     if index in kept:
                         shown[index] = instances
                 bar.advance(len(batch))
     finally:
         model.train(training)
-    found, shown = _gathered(found), _gathered(shown)
+    found, shown, counts = _gathered(found), _gathered(shown), _gathered(counts)
     seconds = time.perf_counter() - started
     truth = _restricted(truth, found.keys())
     results = [result for index in sorted(found) for result in found[index]]
     metrics: dict[Kind, Metrics] = {}
     for kind in _kinds(truth, results):
         metrics[kind] = coco_metrics(truth, results, kind, max_detections, sigmas)
-    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds)
+    # In the order of the images, whichever process had them: sums of fractions depend on it.
+    in_order = [counts[index] for index in sorted(counts)]
+    panoptic = panoptic_metrics(in_order, dataset.classes, dataset.stuff.names) if counts else None
+    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic)
+
+
+def _counted(dataset: Dataset, index: int, predicted: Segments) -> Counts:
+    return count_segments(segments_of(dataset, index), predicted, len(dataset.classes) + len(dataset.stuff))
 
 
 def _restricted(truth: dict[str, Any], indices: Iterable[int]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def load(
         checkpoint.recipe.data.test,
         device,
         category_ids=checkpoint.category_ids,
+        stuff=checkpoint.stuff,
     )
     return predictor.optimize("exact" if optimize is None else optimize)
 

@@ -29,14 +29,19 @@ from perpixel.engine.steps import split_batch, step_seed
 from perpixel.engine.trainee import LossModule, Trainee, build_trainee, check_share, synchronized
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
-from perpixel.structures import Batch
+from perpixel.structures import Batch, Stuff
 
-SHOWN = ("AP", "AP50", "AP75")
+SHOWN = ("AP", "AP50", "AP75", "PQ")
 """Metrics, of any kind, that the terminal shows; the log holds all."""
 
 
 class DivergedError(InputError):
     """A loss or a gradient is no longer a finite number."""
+
+
+def _nothing(model: nn.Module, world: World) -> list[str]:
+    """Most models take nothing from the data beforehand."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,19 @@ class TrainingData:
             validation split.
         criteria: the first of these metrics that an evaluation gives chooses the best weights.
         skipped: a sentence for each image or object left out so far.
+        stuff: the classes without objects, where the data know them.
+        prepare: (fresh model, world) -> what to tell the user: gives the model what it takes from the data before it learns
+            (MEInst's mask codes); called in every process, which must end with the same.
     """
 
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     batches: Callable[[int, World], Iterator[Batch]]
     evaluate: Callable[[Model, World], dict[str, float]] | None = None
-    criteria: tuple[str, ...] = ("segm/AP", "keypoints/AP", "bbox/AP")
+    criteria: tuple[str, ...] = ("panoptic/PQ", "segm/AP", "keypoints/AP", "bbox/AP")
     skipped: Callable[[], list[str]] = list
+    prepare: Callable[[nn.Module, World], list[str]] = _nothing
+    stuff: Stuff = field(default_factory=Stuff)
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,9 @@ def fit(
         if world.first:
             folder.open(recipe)
         resuming = resume and folder.state.exists()
-        trainee, notes = build_trainee(recipe, data.class_names, world, fresh=not resuming)
+        trainee, notes = build_trainee(
+            recipe, data.class_names, world, data.prepare, fresh=not resuming, stuff=len(data.stuff)
+        )
         state = load_state(folder.state, trainee) if resuming else RunState()
         if state.step > training.steps:
             raise InputError(f"training.steps={training.steps}: the run in {folder.path} has done {state.step} already")
@@ -310,6 +322,7 @@ class _Run:
             self.recipe,
             self.data.class_names,
             category_ids=self.data.category_ids,
+            stuff=self.data.stuff,
             step=self.state.step,
             metrics=self.state.metrics if self.state.evaluated == self.state.step else {},
         )

@@ -19,12 +19,13 @@ from perpixel.engine.distributed import choose_device
 from perpixel.engine.fast import optimize
 from perpixel.engine.gallery import GalleryItem, write_gallery
 from perpixel.engine.instances import Instances
+from perpixel.engine.panoptic_files import PanopticFiles
 from perpixel.engine.prediction_files import PictureWriter, ResultsFile, unique_names
 from perpixel.engine.sources import Anything, Frame, Photo, Source, is_camera, is_single, is_stream, list_sources
 from perpixel.engine.visualize import Style
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
-from perpixel.structures import Batch, Detections, pad_images
+from perpixel.structures import Batch, Detections, Stuff, pad_images
 
 
 class AnyPredictor(ABC):
@@ -36,6 +37,7 @@ class AnyPredictor(ABC):
         divisor: the padded input's sides are multiples of it.
         category_ids: number of each class in COCO results; by default label + 1.
         skeleton: pairs of joints to draw, where the model predicts keypoints other than COCO's 17.
+        stuff: the classes without objects that a panoptic model knows.
 
     Attributes:
         speed: what was done to make it fast, in one sentence.
@@ -50,12 +52,14 @@ class AnyPredictor(ABC):
         divisor: int = 32,
         category_ids: Sequence[int] | None = None,
         skeleton: tuple[tuple[int, int], ...] | None = None,
+        stuff: Stuff | None = None,
     ):
         self.class_names = tuple(class_names)
         self.test_size = test_size or TestSize()
         self.divisor = divisor
         self.category_ids = None if category_ids is None else tuple(category_ids)
         self.skeleton = skeleton
+        self.stuff = stuff or Stuff()
 
     @abstractmethod
     def detect(self, batch: Batch, score: float) -> list[Detections]:
@@ -132,6 +136,7 @@ class AnyPredictor(ABC):
                 path=frame.path,
                 frame=frame.number,
                 skeleton=self.skeleton,
+                stuff_names=self.stuff.names,
             )
             for found, frame in zip(self.detect(batch, score), frames, strict=True)
         ]
@@ -142,7 +147,7 @@ class Predictor(AnyPredictor):
 
     Args:
         model: any `Model`; moved to the device and set to evaluation.
-        class_names, test_size, divisor, category_ids, skeleton: as of `AnyPredictor`.
+        class_names, test_size, divisor, category_ids, skeleton, stuff: as of `AnyPredictor`.
         device: where to compute; None takes the GPU if there is one.
     """
 
@@ -155,8 +160,9 @@ class Predictor(AnyPredictor):
         divisor: int = 32,
         category_ids: Sequence[int] | None = None,
         skeleton: tuple[tuple[int, int], ...] | None = None,
+        stuff: Stuff | None = None,
     ):
-        super().__init__(class_names, test_size, divisor, category_ids, skeleton)
+        super().__init__(class_names, test_size, divisor, category_ids, skeleton, stuff)
         self.device = choose_device(device)
         self.model = model.to(self.device).eval()
 
@@ -210,6 +216,7 @@ class Predicted:
         photos: photos and frames predicted on.
         instances: objects found in all.
         refused: a sentence for each photo or video that could not be read.
+        panoptic: COCO's json of the segments of all photos and frames, the pictures beside it; None without segments.
     """
 
     pictures: list[Path]
@@ -218,6 +225,7 @@ class Predicted:
     photos: int
     instances: int
     refused: list[str]
+    panoptic: Path | None = None
 
     @property
     def status(self) -> int:
@@ -243,7 +251,8 @@ def predict_to_folder(
     Args:
         predictor: the model.
         source: as `list_sources` takes it.
-        out: folder for ``results.json``, ``gallery.html`` and the pictures; made where it is missing.
+        out: folder for ``results.json``, ``gallery.html`` and the pictures, of a panoptic model ``panoptic.json`` and
+            ``panoptic/`` too; made where it is missing.
         score: smallest score kept.
         gallery: photos shown on the page at most; 0 writes none.
         style: how pictures are drawn.
@@ -266,7 +275,11 @@ def predict_to_folder(
     refused: list[str] = []
     shown: list[GalleryItem] = []
     photos = instances = 0
-    with ResultsFile(folder / "results.json") as results, counting_bar("predict", total, show=progress) as bar:
+    with (
+        ResultsFile(folder / "results.json") as results,
+        PanopticFiles(folder, predictor.class_names, predictor.category_ids, predictor.stuff) as segments,
+        counting_bar("predict", total, show=progress) as bar,
+    ):
         opened = ahead(_opened(item) for item in listed)
         for item, name, frames in zip(listed, names, opened, strict=True):
             try:
@@ -276,6 +289,8 @@ def predict_to_folder(
                         writer.add(found)
                         label = name if found.frame is None else f"{name} frame {found.frame}"
                         results.add(found.to_coco(photos, predictor.category_ids), label)
+                        if found.segments is not None:
+                            segments.add(found.segments, photos, name, found.frame)
                         if len(shown) < gallery and isinstance(item, Photo):
                             shown.append(GalleryItem.make(name, found))
                         bar.advance()
@@ -289,4 +304,4 @@ def predict_to_folder(
         notes = [f"{photos} photos or frames, {instances} objects with a score of {score:g} or more"]
         notes += [f"left out: {sentence}" for sentence in refused]
         page = write_gallery(folder / "gallery.html", shown, title, score=score, notes=notes)
-    return Predicted(pictures, folder / "results.json", page, photos, instances, refused)
+    return Predicted(pictures, folder / "results.json", page, photos, instances, refused, segments.written)

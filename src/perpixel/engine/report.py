@@ -13,6 +13,7 @@ from rich.table import Table
 from perpixel.data.cityscapes import CityscapesDataset
 from perpixel.data.dataset import Dataset
 from perpixel.data.loader import test_batches
+from perpixel.data.lvis import LvisDataset
 from perpixel.data.open import open_dataset
 from perpixel.data.settings import TestSize
 from perpixel.engine.augmented import Augmented, Views
@@ -21,6 +22,9 @@ from perpixel.engine.cityscapes_metrics import cityscapes_metrics
 from perpixel.engine.evaluate import Evaluation, evaluate
 from perpixel.engine.files import write_atomically
 from perpixel.engine.gallery import evaluation_items, write_gallery
+from perpixel.engine.lvis_metrics import LIMIT, lvis_metrics
+from perpixel.engine.panoptic_examples import write_examples
+from perpixel.engine.panoptic_metrics import PanopticMetrics
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 
@@ -58,7 +62,14 @@ def evaluate_checkpoint(
         raise InputError(
             "data.val is not set: name the annotations to evaluate on, such as data.val=instances_val.json"
         )
-    dataset = open_dataset(data.val, data.val_images, classes=checkpoint.class_names, skip_bad=data.skip_bad)
+    dataset = open_dataset(
+        data.val,
+        data.val_images,
+        classes=checkpoint.class_names,
+        stuff=checkpoint.stuff.names,
+        segments=data.val_segments,
+        skip_bad=data.skip_bad,
+    )
     model = build_model(replace(checkpoint, recipe=recipe)).to(device)
     if views is not None:
         # The views are made from the batch's images: read them at the largest size, one at a time.
@@ -68,15 +79,21 @@ def evaluate_checkpoint(
     found = evaluate(model, dataset, batches, device, max_detections, examples if out is not None else 0)
     print_metrics(found)
     by_cityscapes = _by_cityscapes(dataset, found)
+    by_lvis = _by_lvis(dataset, found, max_detections)
     unseen = _without_masks(found, data.masks_of)
     if unseen:
         print("  ".join(["masks of classes that were trained without:", *(f"{k} {v:.4f}" for k, v in unseen.items())]))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
+        if found.panoptic is not None:
+            numbers["panoptic"] = found.panoptic.to_dict()
+            print(f"look at {write_examples(out / 'panoptic', dataset, found)}")
         _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
         if by_cityscapes:
             _write_json(out / "cityscapes.json", by_cityscapes)
+        if by_lvis:
+            _write_json(out / "lvis.json", by_lvis)
         _write_json(out / "results.json", found.results)
         notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
         page = write_gallery(
@@ -84,7 +101,7 @@ def evaluate_checkpoint(
             evaluation_items(dataset, found),
             f"perpixel: {recipe.name}",
             found.metrics,
-            notes=notes,
+            notes=notes + _in_words(found.panoptic),
         )
         print(f"look at {page}")
     for sentence in dataset.skipped:
@@ -110,6 +127,18 @@ def _by_cityscapes(dataset: Dataset, found: Evaluation) -> dict[str, Any]:
     return {"summary": summary, "per_class": table}
 
 
+def _by_lvis(dataset: Dataset, found: Evaluation, max_detections: int | None) -> dict[str, dict[str, float]]:
+    """Prints and returns AP of boxes and masks by LVIS's own rules; nothing for other data."""
+    if not isinstance(dataset, LvisDataset):
+        return {}
+    truth = dataset.coco_truth()
+    kinds = [kind for kind in found.metrics if kind != "keypoints"]
+    numbers = {kind: lvis_metrics(truth, found.results, kind, max_detections or LIMIT) for kind in kinds}
+    for kind, values in numbers.items():
+        print(f"{kind} by LVIS's rules: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    return numbers
+
+
 def _write_json(path: Path, value: Any) -> None:
     def write(file: Path) -> None:
         file.write_text(json.dumps(value), encoding="utf-8")
@@ -131,3 +160,28 @@ def print_metrics(found: Evaluation) -> None:
             numbers = (f"{value:.4f}" for value in (row.ap, row.ap50, row.ap75, row.recall))
             table.add_row(row.name, str(row.truth), str(row.detections), *numbers)
         console.print(table)
+    if found.panoptic is not None:
+        _print_panoptic(console, found.panoptic)
+
+
+def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:
+    for line in _in_words(panoptic):
+        console.print(line, highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="panoptic quality by class", title_justify="left")
+    for i, heading in enumerate(("class", "kind", "true", "predicted", "PQ", "SQ", "RQ")):
+        table.add_column(heading, justify="right" if i > 1 else "left")
+    for row in panoptic.per_class:
+        numbers = (f"{value:.4f}" for value in (row.pq, row.sq, row.rq))
+        table.add_row(row.name, "thing" if row.thing else "stuff", str(row.truth), str(row.predicted), *numbers)
+    console.print(table)
+
+
+def _in_words(panoptic: PanopticMetrics | None) -> list[str]:
+    """The summary, a line for each kind of class; nothing where there is none."""
+    if panoptic is None:
+        return []
+    kinds = {"all": "", "things": "_things", "stuff": "_stuff"}
+    return [
+        "  ".join([f"{kind}:", *(f"{name} {panoptic.summary[name + end]:.4f}" for name in ("PQ", "SQ", "RQ"))])
+        for kind, end in kinds.items()
+    ]

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from perpixel.data.loader import test_batches, train_batches
 from perpixel.data.open import open_dataset
+from perpixel.engine.codes import give_codes
 from perpixel.engine.distributed import World
 from perpixel.engine.evaluate import evaluate
 from perpixel.engine.loop import TrainingData, TrainResult, fit
@@ -51,7 +53,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     data, training = recipe.data, recipe.training
     if data.train is None:
         raise InputError("data.train is not set: name a COCO json, a VOC folder or a YOLO data.yaml, or shapes:200")
-    dataset = open_dataset(data.train, data.images, classes=None, skip_bad=data.skip_bad)
+    dataset = open_dataset(data.train, data.images, segments=data.segments, skip_bad=data.skip_bad)
 
     def batches(start_step: int, world: World) -> Iterator[Batch]:
         return train_batches(
@@ -64,9 +66,26 @@ def open_training_data(recipe: Recipe) -> TrainingData:
             world_size=world.size,
         )
 
+    def prepare(model: nn.Module, world: World) -> list[str]:
+        return give_codes(model, dataset, data, world)
+
     if data.val is None:
-        return TrainingData(dataset.classes, dataset.category_ids, batches, skipped=lambda: dataset.skipped)
-    validation = open_dataset(data.val, data.val_images, classes=dataset.classes, skip_bad=data.skip_bad)
+        return TrainingData(
+            dataset.classes,
+            dataset.category_ids,
+            batches,
+            skipped=lambda: dataset.skipped,
+            prepare=prepare,
+            stuff=dataset.stuff,
+        )
+    validation = open_dataset(
+        data.val,
+        data.val_images,
+        classes=dataset.classes,
+        stuff=dataset.stuff.names,
+        segments=data.val_segments,
+        skip_bad=data.skip_bad,
+    )
 
     def metrics(model: Model, world: World) -> dict[str, float]:
         share = max(training.batch_size // world.size, 1)
@@ -76,4 +95,12 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     def skipped() -> list[str]:
         return [*dataset.skipped, *validation.skipped]
 
-    return TrainingData(dataset.classes, dataset.category_ids, batches, metrics, skipped=skipped)
+    return TrainingData(
+        dataset.classes,
+        dataset.category_ids,
+        batches,
+        metrics,
+        skipped=skipped,
+        prepare=prepare,
+        stuff=dataset.stuff,
+    )

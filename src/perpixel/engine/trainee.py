@@ -1,6 +1,6 @@
 """The model that learns, with its optimiser and the average of its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,20 +76,29 @@ def check_share(training: Training, world: World) -> None:
         raise InputError("training.sync_batch_norm=true works on GPUs only; leave it false on the CPU")
 
 
-def build_trainee(recipe: Recipe, class_names: Sequence[str], world: World, fresh: bool) -> tuple[Trainee, list[str]]:
+def build_trainee(
+    recipe: Recipe,
+    class_names: Sequence[str],
+    world: World,
+    prepare: Callable[[nn.Module, World], list[str]],
+    fresh: bool,
+    stuff: int = 0,
+) -> tuple[Trainee, list[str]]:
     """The model, its optimiser and average, and what to tell the user about their start.
 
     Args:
         recipe: what to build.
         class_names: of the data.
         world: gives the device.
+        prepare: gives a fresh model what it takes from the data (`TrainingData.prepare`).
         fresh: whether the run starts now; a resumed run gets its weights from its own state.
+        stuff: classes of stuff in the data.
     """
     training, notes = recipe.training, []
     torch.manual_seed(training.seed)
     starts_from_file = training.init_from is not None or not fresh
     config = without_pretrained(recipe.model) if starts_from_file else recipe.model
-    model: nn.Module = config.build(len(class_names))
+    model: nn.Module = config.build(len(class_names), stuff)
     if fresh and training.init_from is not None:
         anew = initialize_from(cast(Model, model), training.init_from, class_names)
         notes.append(f"weights from {training.init_from}" + (f"; these start anew: {', '.join(anew)}" if anew else ""))
@@ -98,6 +107,8 @@ def build_trainee(recipe: Recipe, class_names: Sequence[str], world: World, fres
 
         model = convert_sync_batchnorm(model)
     model.to(world.device).train()
+    if fresh:
+        notes += prepare(model, world)
     average = None if training.average is None else averaged(model, training.average)
     if training.compile:
         model.compile()

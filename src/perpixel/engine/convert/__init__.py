@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from perpixel.engine.convert.detect import detect_layout
 from perpixel.engine.convert.infer import infer_config
+from perpixel.engine.convert.panoptic import around, inside, stuff_of
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import without_pretrained
 from perpixel.nn.renaming import matching, renamed
 from perpixel.nn.tensor_files import read_tensors, tensors_of
@@ -24,31 +26,33 @@ class Conversion:
         layout: whose it was.
         config: settings of the model that the weights belong to.
         classes: how many.
-        weights: fit ``config.build(classes)`` exactly.
+        weights: fit ``config.build(classes, stuff)`` exactly.
         unused: entries of the checkpoint that went nowhere: a part of their model that ours does not have.
         harmless: entries that carry nothing: pixel statistics that the settings hold, counters of frozen norms.
         filled: weights of ours that theirs has no entry for because they are constant (a bias that GroupNorm makes needless).
         notes: what a checkpoint does not tell, and was taken as usual.
+        stuff: how many classes of stuff; 0 of a detector.
     """
 
     layout: str
-    config: DetectorConfig
+    config: DetectorConfig | PanopticFPN
     classes: int
     weights: dict[str, Tensor]
     unused: tuple[str, ...]
     harmless: tuple[str, ...]
     filled: tuple[str, ...]
     notes: tuple[str, ...]
+    stuff: int = 0
 
     def build(self) -> nn.Module:
         """The model with the weights, in evaluation mode."""
-        model = without_pretrained(self.config).build(self.classes)
+        model = without_pretrained(self.config).build(self.classes, self.stuff)
         model.load_state_dict(self.weights)
         return model.eval()
 
 
 def convert_checkpoint(
-    source: str | Path | Mapping, config: DetectorConfig | None = None, layout: str | None = None
+    source: str | Path | Mapping, config: DetectorConfig | PanopticFPN | None = None, layout: str | None = None
 ) -> Conversion:
     """Turns an FCOS or RetinaNet of AdelaiDet, detectron2, tianzhi0549/FCOS, torchvision or mmdetection into ours.
 
@@ -69,12 +73,16 @@ def convert_checkpoint(
         inferred, classes = infer_config(found.base, weights)
     except InputError as error:
         raise InputError(str(error).replace("the checkpoint", place, 1)) from error
-    chosen = found.adapt(inferred, tensors) if config is None else config
-    fitted, filled, surplus = _fitted(weights, without_pretrained(chosen).build(classes), place)
+    chosen = config or found.adapt(inferred, tensors)
+    stuff = stuff_of(weights)
+    if stuff:
+        chosen = config or around(found.adapt(inferred, tensors), weights)
+        weights = inside(weights)
+    fitted, filled, surplus = _fitted(weights, without_pretrained(chosen).build(classes, stuff), place)
     leftover = (*unknown, *surplus)
     harmless = tuple(matching(leftover, (*found.unused, "{*}.num_batches_tracked")))
     unused = tuple(name for name in leftover if name not in harmless)
-    return Conversion(found.name, chosen, classes, fitted, unused, harmless, filled, found.notes)
+    return Conversion(found.name, chosen, classes, fitted, unused, harmless, filled, found.notes, stuff)
 
 
 def _fitted(

@@ -1,7 +1,4 @@
-"""BlendMask of AdelaiDet: its FCOS without scalars, ProtoNet on P3 to P5, the top layer and the branch of the classes.
-
-Of its panoptic models the instance part is taken: P2, which only the semantic branch reads, and that branch are left over.
-"""
+"""BlendMask of AdelaiDet: its FCOS without scalars, ProtoNet on P3 to P5, the top layer and the branch of the classes."""
 
 import math
 from collections.abc import Collection, Mapping

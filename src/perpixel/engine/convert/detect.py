@@ -9,6 +9,7 @@ from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.convert.meinst import ADELAIDET_MEINST
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, MMDETECTION_RETINANET
+from perpixel.engine.convert.panoptic import ADELAIDET_PANOPTIC
 from perpixel.engine.convert.torchvision import TORCHVISION_FCOS, TORCHVISION_RETINANET
 from perpixel.errors import InputError
 from perpixel.nn.renaming import matching
@@ -16,6 +17,7 @@ from perpixel.nn.renaming import matching
 # FCOS before RetinaNet: the branch for centre-ness is what tells them apart; before FCOS what has more than it.
 LAYOUTS = (
     ADELAIDET_CONDINST,
+    ADELAIDET_PANOPTIC,
     ADELAIDET_BLENDMASK,
     ADELAIDET_MEINST,
     ADELAIDET,

@@ -9,8 +9,10 @@ from perpixel.config import override
 from perpixel.engine.checkpoint import save_checkpoint
 from perpixel.engine.codes import convert_components, is_components
 from perpixel.engine.convert import convert_checkpoint
+from perpixel.engine.convert.coco_stuff import COCO_STUFF
 from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
+from perpixel.structures import Stuff
 
 
 def convert_file(
@@ -40,8 +42,10 @@ def convert_file(
     if recipe.model != found.config:
         found = convert_checkpoint(source, recipe.model, layout)  # pyright: ignore[reportArgumentType]
     names, category_ids = class_names(found.classes, classes)
-    save_checkpoint(target, found.build(), recipe, names, category_ids=category_ids)
-    yield f"{source}: {found.layout}, {found.classes} classes, {len(found.weights)} tensors -> {target}"
+    stuff = stuff_names(found.stuff)
+    save_checkpoint(target, found.build(), recipe, names, category_ids=category_ids, stuff=stuff)
+    more = f" and {found.stuff} of stuff" if found.stuff else ""
+    yield f"{source}: {found.layout}, {found.classes} classes{more}, {len(found.weights)} tensors -> {target}"
     for note in found.notes:
         yield f"taken as usual: {note}"
     if found.filled:
@@ -49,6 +53,19 @@ def convert_file(
     if found.harmless:
         yield f"nothing to carry over: {', '.join(found.harmless)}"
     yield f"not used: {', '.join(found.unused) if found.unused else 'nothing'}"
+
+
+def stuff_names(count: int) -> Stuff:
+    """Names and category numbers of a checkpoint's stuff: COCO's.
+
+    Raises:
+        InputError: another number of classes.
+    """
+    if count not in (0, len(COCO_STUFF)):
+        raise InputError(
+            f"the checkpoint predicts {count} kinds of stuff, and names are known for COCO's {len(COCO_STUFF)} alone"
+        )
+    return COCO_STUFF if count else Stuff()
 
 
 def class_names(count: int, file: str | Path | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
