@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, split_filters
+from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, over_places, split_filters
 
 
 def test_169():
@@ -67,3 +67,10 @@ def test_maps_of_images():
     assert torch.equal(maps_of_images(maps, image), maps[[1, 0, 1]])
     one = maps_of_images(maps[:1], torch.zeros(3, dtype=torch.long))
     assert torch.equal(one, maps[[0, 0, 0]]) and one.data_ptr() == maps.data_ptr()
+
+
+def test_over_places_by_hand():
+    """Inputs (2 p + 3, f) with weights (5, 7) and bias 1: 5 (2 p + 3) + 7 f + 1 = 10 p + 7 f + 16."""
+    layer = torch.tensor([[[5.0, 7.0]]]), torch.tensor([[1.0]])
+    weight, bias = over_places(layer, torch.tensor([[2.0]]), torch.tensor([[3.0]]))
+    assert (weight.tolist(), bias.tolist()) == ([[[10, 7]]], [[16]])

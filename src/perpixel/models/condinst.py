@@ -18,7 +18,7 @@ from perpixel.models.mask_truth import drawn, masks_of, mean_count, semantic_lab
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import MaskBranch, SemanticBranch
 from perpixel.ops.assign import IGNORED
-from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, split_filters
+from perpixel.ops.dynamic import apply_filters, filter_count, maps_of_images, over_places, split_filters
 from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
 from perpixel.ops.masks import aligned_bilinear
@@ -26,7 +26,7 @@ from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at, portions
 from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
 
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 8 * 2**20
 """Memory for what the mask networks hold at any time, beside their results; more leaves the caches (benchmarks/masks.py)."""
 
 
@@ -123,18 +123,16 @@ class CondInstHead(InstanceHead):
     def logits(self, dense: Maps, candidates: Candidates) -> Float[Tensor, "n h w"]:
         """MaskHead(F~, theta) of each candidate (5.2.2), enlarged; a few candidates at a time, so memory stays bounded.
 
-        Coordinates are `scale` times the place plus `offset`, so the first layer takes them into its own filters, and all
-        candidates of an image read the same F~: features, and places in pixels.
+        Coordinates are `scale` times the place plus `offset`, which the first layer takes into its filters: so all candidates
+        of an image read one map, places in pixels and features, and no candidate's F~ is ever made.
         """
         filters = conv_at(patches_at(dense.towers, candidates), self.controller.weight, self.controller.bias)
-        (weight, bias), *rest = split_filters(filters, self.channels)
+        first, *rest = split_filters(filters, self.channels)
         scale, offset, places = self.coordinates(candidates, dense.features)
-        count = places.shape[1]
-        along = weight[:, :, :count]
-        bias = bias + (along @ offset[:, :, None])[:, :, 0]
-        weight = torch.cat([along * scale[:, None], weight[:, :, count:]], dim=2)
-        layers = [(weight, bias), *rest]
-        inputs = torch.cat([places.expand(dense.features.shape[0], -1, -1, -1), dense.features.to(filters.dtype)], dim=1)
+        layers = [over_places(first, scale, offset), *rest]
+        inputs = torch.cat(
+            [places.expand(dense.features.shape[0], -1, -1, -1), dense.features.to(filters.dtype)], dim=1
+        )
         # What the layers of one candidate hold, and its input where images differ.
         each = filters.element_size() * inputs[0, 0].numel() * sum(self.channels)
         parts = []

@@ -30,6 +30,14 @@ def split_filters(parameters: Float[Tensor, "n p"], channels: Sequence[int]) -> 
     return list(zip(shaped, biases, strict=True))
 
 
+def over_places(layer: Layer, scale: Float[Tensor, "n d"], offset: Float[Tensor, "n d"]) -> Layer:
+    """A layer whose first d inputs are scale * place + offset, as one whose first d inputs are the place itself."""
+    weight, bias = layer
+    count = scale.shape[1]
+    along, others = weight[:, :, :count], weight[:, :, count:]
+    return torch.cat([along * scale[:, None], others], dim=2), bias + (along @ offset[:, :, None])[:, :, 0]
+
+
 def apply_filters(maps: Float[Tensor, "n c h w"], layers: Sequence[Layer]) -> Float[Tensor, "n _ h w"]:
     """Each instance's network on its own map, ReLU between layers; a layer is one batched product for all instances."""
     height, width = maps.shape[2:]
