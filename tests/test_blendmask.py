@@ -49,11 +49,11 @@ def batch_of(objects):
     return Batch(images, ((64, 96), (60, 90)), ((64, 96),) * 2, tuple(targets))
 
 
-def tiny(instance, box_head=TINY_FCOS, finest=8):
+def tiny(instance, box_head=TINY_FCOS, finest=8, channels=32):
     stages = tuple(stride for stride in (4, 8, 16, 32) if stride >= finest)
     return DetectorConfig(
         backbone=Backbone("test_resnet", stages=stages, weights=None, norm="train", frozen_stages=0),
-        neck=FPN(channels=32),
+        neck=FPN(channels=channels),
         head=box_head,
         instance=instance,
         selection=Selection(threshold=0.001, keep=7),
@@ -153,7 +153,7 @@ def test_strides_of_bases():
 def test_the_box_head_does_not_read_p2():
     """The same locations and the same number of weights in the box head with P2 and without; P2 is there in `finer`."""
     plain, finer = (tiny(None, finest=stride).build(3).eval() for stride in (8, 4))
-    images = torch.rand(1, 3, 64, 96)
+    images = torch.rand(2, 3, 64, 96)
     without, _ = plain(images)
     outputs, _ = finer(images)
     assert torch.equal(without.locations.points, outputs.locations.points)
@@ -250,7 +250,7 @@ def test_it_learns_outlines():
     image = torch.full((3, 64, 96), 60, dtype=torch.uint8)
     image[0, masks[0]], image[2, masks[1]] = 220, 220
     batch = Batch(image[None], ((64, 96),), ((64, 96),), (Targets(boxes, torch.tensor([0, 1]), masks),))
-    model = tiny(replace(SMALL, region=28, attention=7)).build(2).train()
+    model = tiny(replace(SMALL, region=28, attention=7), channels=64).build(2).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=110)
     for _ in range(110):
