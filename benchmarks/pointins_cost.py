@@ -89,8 +89,9 @@ def gflops(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def compare(about: str, methods: Callable[[tuple[Tensor, ...], tuple[int, int], str], list[Method]]) -> None:
+    """Reads the command line and prints a row for each of the methods, which are made for a box tower's maps."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repetitions", type=int, default=5)
@@ -122,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare(__doc__, methods)

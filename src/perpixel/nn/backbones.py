@@ -1,7 +1,7 @@
 """Backbones: any timm model that gives feature maps, with the adapters that detectors need.
 
 Frozen batch normalisation, frozen early stages, the ResNet of the published detectron2 weights (stride in the 1x1
-convolution) and deformable stages (thesis 002, 3.3.3).
+convolution), deformable stages (thesis 002, 3.3.3) and blurred strides (thesis 004, 3.3.2).
 """
 
 import difflib
@@ -16,6 +16,7 @@ from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from perpixel.errors import InputError
+from perpixel.nn.blur import blur_strided
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.frozen import freeze_until, with_frozen_norms
 from perpixel.nn.pretrained import GO_ON, check_available, load_backbone_file
@@ -38,6 +39,9 @@ class Backbone:
             FREEZE_AT 2), 0 none.
         deformable_stages: strides of stages whose 3x3 convolutions are deformable (modulated).
         deformable_interval: every how-manieth block of such a stage is, from the first on ("dcni3": 3).
+        blur: M, side of the blur between each strided convolution and its stride (BlurConv, thesis 004, eq. 3.4). Not by timm's
+            `aa_layer`: that blurs after norm and ReLU, leaves the 1x1 shortcuts as they are, and is there for few networks.
+            What reads the image keeps its stride: the thesis blurs "features".
         weights: "imagenet": timm's; a file's path; None: random.
     """
 
@@ -48,6 +52,7 @@ class Backbone:
     frozen_stages: int = 2
     deformable_stages: tuple[int, ...] = ()
     deformable_interval: int = 1
+    blur: Literal[3, 5, 7] | None = None
     weights: str | None = "imagenet"
 
     def build(self) -> "BackboneModule":
@@ -64,6 +69,8 @@ class Backbone:
             _move_stride(network, self.name)
         for stride in self.deformable_stages:
             _make_deformable(network, self, stride)
+        if self.blur is not None:
+            blur_strided(network, self.blur, self.name)
         # Last, so that the fixed statistics are those of the weights.
         if self.norm == "frozen":
             with_frozen_norms(network)

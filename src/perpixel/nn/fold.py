@@ -13,10 +13,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from perpixel.nn.blur import BlurConv2d
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.frozen import FrozenBatchNorm
 
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame, DeformConv2d)
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame, DeformConv2d, BlurConv2d)
 """Exact classes that are linear in their weight; a subclass that rescales its weight at every call is none of them."""
 
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm, BatchNormAct2d)
