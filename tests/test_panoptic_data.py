@@ -60,7 +60,7 @@ def small_document():
     return {
         "images": [{"id": 5, "file_name": "five.png", "height": 6, "width": 8}],
         "annotations": [{"image_id": 5, "file_name": "five.png", "segments_info": infos}],
-        "categories": CATEGORIES,
+        "categories": [dict(category) for category in CATEGORIES],
     }
 
 

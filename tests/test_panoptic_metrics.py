@@ -42,7 +42,7 @@ def slow_quality(pairs, classes):
                     continue
                 both = int((mask & other).sum())
                 union = int((mask | other).sum()) - int((other & void).sum())
-                if both / union > 0.5:
+                if both and both / union > 0.5:
                     label = int(truth.labels[i])
                     found[label] += 1
                     overlap[label] += both / union

@@ -96,8 +96,8 @@ def test_only_masks_that_may_count_are_made():
 
 def test_named_rules():
     assert (THESIS.score, THESIS.overlap, RELEASED) == (0.2, 0.4, Merge(0.45, 0.4, 4096))
-    with pytest.raises(InputError, match=r"model\.merge\.overlap=2 is not between 0 and 1"):
-        Merge(overlap=2)
+    with pytest.raises(InputError, match=r"model\.merge\.overlap=2.0 is not between 0 and 1"):
+        Merge(overlap=2.0)
 
 
 def slow_merge(masks, labels, scores, stuff, things, rule):
@@ -188,10 +188,10 @@ def test_stuff_loss_by_hand():
     """Equal logits of 3 classes: log 3 at every pixel that is not void, however many there are; none at all: 0."""
     targets = stuff_targets([[0, 1, VOID, VOID], [2, VOID, VOID, VOID]], [[VOID] * 4] * 2)
     logits = torch.zeros(2, 3, 1, 2, requires_grad=True)
-    assert float(stuff_loss(logits, targets, 2)) == pytest.approx(math.log(3))
+    assert stuff_loss(logits, targets, 2).item() == pytest.approx(math.log(3))
     nothing = stuff_loss(logits, stuff_targets(*[[[VOID] * 4] * 2] * 2), 2)
     nothing.backward()
-    assert float(nothing) == 0 and not logits.grad.any()
+    assert nothing.item() == 0 and not logits.grad.any()
     # One pixel sure of its class (logit 2 against 0, 0), three pixels void or equal.
     sure = torch.tensor([[[[2.0]], [[0.0]], [[0.0]]]])
     expected = math.log(1 + 2 * math.exp(-2))
@@ -270,9 +270,9 @@ def test_it_learns():
     torch.manual_seed(0)
     image, target, truth = picture()
     model = tiny("condinst_panoptic_mobilenetv2", stuff_area=64, score=0.3).model.build(classes=2, stuff=2).train()
-    batch = Batch(image[None].repeat(2, 1, 1, 1), ((96, 96),) * 2, ((96, 96),) * 2, (target, target))
+    batch = Batch(image[None], ((96, 96),), ((96, 96),), (target,))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(80):
+    for _ in range(45):
         optimizer.zero_grad()
         sum(model.loss(batch).values()).backward()
         optimizer.step()
@@ -350,7 +350,7 @@ def test_instances_hold_segments():
     pixels = image.permute(1, 2, 0).contiguous().numpy()
     found = Instances.from_detections(detections, (96, 96), ("a", "b"), 0.5, pixels, stuff_names=("sky", "grass"))
     assert len(found) == 1 and found.segment_names == ["a", "b", "sky", "grass"]
-    assert "4 segments" in repr(found) and found.keep(0.95).segments is truth
+    assert "4 segments" in repr(found) and torch.equal(found.keep(0.95).segments.map, truth.map)
     drawn = np.asarray(found.plot())
     assert drawn.shape[1] == 384 and drawn.shape[0] > 384
     assert np.asarray(replace(found, frame=3).plot()).shape[0] == 384
@@ -383,7 +383,7 @@ def test_trained_evaluated_and_used(tmp_path):
     found = evaluate_checkpoint(result.last, lambda r: r, out=tmp_path / "report", examples=1)
     report = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert report["panoptic"]["summary"]["PQ"] == found.panoptic.summary["PQ"]
-    assert "stuff: PQ" in (tmp_path / "report" / "gallery.html").read_text()
+    assert "stuff:  PQ" in (tmp_path / "report" / "gallery.html").read_text()
     assert len(list((tmp_path / "report" / "panoptic").glob("*.jpg"))) == 1
     one = load(result.last, device="cpu").predict(open_dataset("scenes:1").image(0))
     assert one.segments.map.shape == one.size and one.stuff_names == ("sky", "grass", "water")

@@ -95,7 +95,7 @@ def count_segments(truth: Segments, predicted: Segments, classes: int) -> Counts
         found=np.bincount(labels[found], minlength=classes),
         wrong=np.bincount(labels[wrong], minlength=classes),
         missed=np.bincount(true_labels[missed], minlength=classes),
-        overlap=np.bincount(labels[at[1]], weights=both[at] / union[at], minlength=classes),
+        overlap=np.bincount(labels[at[1]], weights=both[at] / union[at], minlength=classes).astype(np.float64),
     )
 
 

@@ -31,7 +31,8 @@ class StuffBranch(nn.Module):
             for level in range(len(strides))
         )
         self.predictor = nn.Conv2d(width, classes, 1)
-        nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
+        # Every class as likely as any other at first, whatever their number.
+        nn.init.normal_(self.predictor.weight, std=0.01)
         nn.init.zeros_(self.predictor.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, pyramid: tuple[Float[Tensor, "b c _ _"], ...]) -> Float[Tensor, "b k h w"]:
