@@ -2,8 +2,8 @@
 
     uv run python benchmarks/smalmask_figure.py docs/images/smalmask_samples.png
 
-Nothing is trained: the samples of RoIPred follow from the boxes, those of a plain convolution from the point and the level. A square
-around a sample is the cell of the map that is read there.
+Nothing is trained: the samples of RoIPred follow from the boxes, those of a plain convolution from the point and the level. A
+square around a sample is the cell of the map that is read there.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main() -> None:
     photo = Image.fromarray(dataset.image(number))
     level = level_of_size(boxes, LENGTH, len(STRIDES))
     steps = torch.tensor(STRIDES)[level].float()
-    # A positive of the detector near the object's middle, but not in it.
-    points = torch.floor((boxes[:, :2] + boxes[:, 2:]) / 2 / steps[:, None]) * steps[:, None] + steps[:, None] / 2
+    # One cell above and left of the middle one: as likely a location of the detector as any within 1.5 strides.
+    points = (torch.floor((boxes[:, :2] + boxes[:, 2:]) / 2 / steps[:, None]) - 0.5) * steps[:, None]
     columns = {
         "Conv 5x5: around the point": kernel_places(points, steps, 5),
         "RoIPred 3x3: parts of the box": bin_centers(boxes, 3),

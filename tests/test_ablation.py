@@ -21,10 +21,13 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.heads import InstanceHeadConfig
 from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
+from perpixel.models.smalmask import SmalMask
+from perpixel.models.smalmask2 import SmalMask2
 from perpixel.nn.backbones import Backbone
 from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
 from tiny_batches import batch_of
 
+TINY_BACKBONE = Backbone("test_resnet", weights=None, norm="train", frozen_stages=0)
 TINY = [
     "model.backbone.name=test_resnet",
     "model.head.class_convs=1",
@@ -67,6 +70,11 @@ def few_channels(instance: InstanceHeadConfig) -> dict:
             return {"bottom": replace(bottom, width=bottom.width // 16), "semantic_width": 8}
         case MEInst():
             return {"convs": 1}
+        case SmalMask(convs=convs):
+            # A table compares a tower with none.
+            return {"convs": min(convs, 1), "size": 8}
+        case SmalMask2():
+            return {"size": 8}
         case _:
             return {"mask_width": 8, "mask_convs": 1}
 
@@ -79,7 +87,7 @@ def shrunk(model: DetectorConfig) -> DetectorConfig:
         instance = replace(instance, **few_channels(instance))
     return replace(
         model,
-        backbone=Backbone("test_resnet", stages=model.backbone.stages, weights=None, norm="train", frozen_stages=0),
+        backbone=replace(TINY_BACKBONE, stages=model.backbone.stages, blur=model.backbone.blur),
         neck=replace(model.neck, channels=32),
         head=replace(model.head, **convs),
         instance=instance,

@@ -14,8 +14,8 @@ from perpixel.nn.fold import fold_norms
 def test_by_hand():
     """1 2 1 over 4 both ways after a 1x1 convolution by 2, mirrored borders, stride 2, on a map of 4 x 4.
 
-    A one at row 1, column 2 becomes a 2. The outputs stand at rows and columns 0 and 2. Rows: row 0 sees row 1 twice, itself and its
-    mirror at -1: 1/4 + 1/4 = 1/2; row 2 sees it once: 1/4. Columns: column 0 does not see column 2; column 2 is it: 1/2.
+    A one at row 1, column 2 becomes a 2. The outputs stand at rows and columns 0 and 2. Rows: row 0 sees row 1 twice, itself and
+    its mirror at -1: 1/4 + 1/4 = 1/2; row 2 sees it once: 1/4. Columns: column 0 does not see column 2; column 2 is it: 1/2.
     """
     conv = nn.Conv2d(1, 1, 1, stride=2, bias=False)
     nn.init.constant_(conv.weight, 2.0)

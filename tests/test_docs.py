@@ -34,6 +34,8 @@ from perpixel.models.meinst import MEInst
 from perpixel.models.panoptic import PanopticFPN
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
+from perpixel.models.smalmask import SmalMask
+from perpixel.models.smalmask2 import SmalMask2
 from perpixel.nn.bases import DeepLabV3Plus
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.mask_autoencoder import AutoEncoder
@@ -143,6 +145,7 @@ def known_settings() -> set[str]:
     models += [DetectorConfig(instance=MEInst(code=code)) for code in (PCA(), SparseCoding(), AutoEncoder())]
     models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
     models.append(DetectorConfig(instance=BlendMask(DeepLabV3Plus())))
+    models += [DetectorConfig(instance=SmalMask()), DetectorConfig(instance=SmalMask2())]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
@@ -245,7 +248,7 @@ def test_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "meinst"])
+@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "meinst", "smalmask"])
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
@@ -271,7 +274,7 @@ def what_of(table: Table) -> str:
     return table.source.partition(": ")[2]
 
 
-@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "meinst"])
+@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "meinst", "smalmask"])
 def test_tables_of_ablations(method):
     """A method's page has every row of its tables: name, settings, and the box or mask AP with whose it is."""
     expected = []

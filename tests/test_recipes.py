@@ -26,7 +26,7 @@ def shrunk(model: DetectorConfig | PanopticFPN) -> DetectorConfig | PanopticFPN:
         return replace(model, detector=shrunk(model.detector), width=32)
     deformable = model.backbone.deformable_stages
     tiny = Backbone("resnet26t" if deformable else "test_resnet", weights=None, norm="train", frozen_stages=0)
-    tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable)
+    tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable, blur=model.backbone.blur)
     return replace(model, backbone=tiny, neck=replace(model.neck, channels=64))
 
 

@@ -1,8 +1,8 @@
 """SmalMask: one layer on the detector's tower predicts the whole mask of a box, from features sampled in that box.
 
 Chen, thesis 004, chapter 3. The method is RoIPred: split the box into k x k parts, take the features at their centres, and one
-linear layer gives 28 x 28 logits. `samples` says where each predictor of table 3.1 reads, `logits` is the layer, `loss` compares with
-the object's mask in its own box. All of it at candidates only: the thesis computes 784 channels at every location.
+linear layer gives 28 x 28 logits. `samples` says where each predictor of table 3.1 reads, `logits` is the layer, `loss`
+compares with the object's mask in its own box. All at candidates only: the thesis computes 784 channels at every location.
 """
 
 from dataclasses import dataclass, field

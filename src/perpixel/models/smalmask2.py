@@ -1,8 +1,9 @@
 """SmalMask2: SmalMask the two-stage way, RoIAlign on the box tower and one fully connected layer.
 
-Chen, thesis 004, section 3.4. The same function with the same parameters as shared SmalMask with RoIPred; what differs is which rows
-train it. There every positive location is one, at its own level; here every object is one, at the level of its longer side. To make
-up for the variety of levels that is lost, objects are pooled twice in training, with two canonical lengths ("multi-scale poolers").
+Chen, thesis 004, section 3.4. The same function with the same parameters as shared SmalMask with RoIPred; what differs is which
+rows train it. There every positive location is one, at its own level; here every object is one, at the level of its longer
+side. To make up for the variety of levels that is lost, objects are pooled twice in training, with two canonical lengths
+("multi-scale poolers").
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ class SmalMask2(InstanceHeadConfig):
 
     Attributes:
         kernel: bins a side of RoIAlign, with one sample each; 7 for ResNet-101 (table 3.7).
-        lengths: canonical length L of each pooler, in pixels: boxes whose longer side is shorter go to the first level, up to twice
-            it to the second, and so on. All train, the longest predicts (table 3.6).
+        lengths: canonical length L of each pooler, in pixels: boxes whose longer side is shorter go to the first level, up to
+            twice it to the second, and so on. All train, the longest predicts (table 3.6).
         size: of masks, cells a side.
         weight: of the mask loss, which the thesis does not give.
     """
