@@ -117,7 +117,8 @@ class Detector(Model):
 
     def loss(self, batch: Batch) -> Losses:
         """Losses of the box head, and those of the instance head under their own names."""
-        return self.losses(*self(self.normalized(batch)), batch)
+        outputs, dense = self(self.normalized(batch))
+        return self.losses(outputs, dense, batch)
 
     def losses(self, outputs: DenseOutputs, dense: Any, batch: Batch) -> Losses:
         """The losses of what `forward` returned."""
@@ -133,7 +134,8 @@ class Detector(Model):
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Detections]:
         """What is in each image, best first, in pixels of the network's input."""
-        return self.detections(*self(self.normalized(batch)), batch)
+        outputs, dense = self(self.normalized(batch))
+        return self.detections(outputs, dense, batch)
 
     def detections(self, outputs: DenseOutputs, dense: Any, batch: Batch) -> list[Detections]:
         """What `forward` returned, as detections of each image."""

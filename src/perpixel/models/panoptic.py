@@ -92,7 +92,10 @@ class PanopticModel(Model):
         outputs, dense, logits = self(self.detector.normalized(batch))
         found = self.detector.detections(outputs, dense, batch)
         originals = batch.originals or batch.sizes
-        return [replace(f, segments=self.segments(f, *rest)) for f, *rest in zip(found, logits, originals, strict=True)]
+        return [
+            replace(one, segments=self.segments(one, mine, original))
+            for one, mine, original in zip(found, logits, originals, strict=True)
+        ]
 
     def segments(self, found: Detections, logits: Float[Tensor, "k h w"], original_size: tuple[int, int]) -> Segments:
         """The segments of a photo of (height, width) `original_size`."""
