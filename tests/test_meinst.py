@@ -214,7 +214,7 @@ def test_it_learns_outlines():
     image = torch.full((3, 64, 96), 60, dtype=torch.uint8)
     image[0, masks[0]], image[2, masks[1]] = 220, 220
     batch = Batch(image[None], ((64, 96),), ((64, 96),), (Targets(boxes, torch.tensor([0, 1]), masks),))
-    model = tiny(HEADS[0], replace(SMALL, code=PCA(20, 16)), channels=64).build(3).train()
+    model = tiny(HEADS[0], replace(SMALL, code=PCA(48, 16)), channels=64).build(3).train()
     fit_code(model.instance_head.code, ShapesDataset(30, seed=0))
     constants = model.instance_head.code.means.clone()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

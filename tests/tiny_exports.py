@@ -75,6 +75,8 @@ def write_all(folder: Path) -> None:
             if name_of_weight in (
                 "instance_head.controller.weight",
                 "instance_head.top.weight",
+                "instance_head.predictor.down_across.weight",
+                "instance_head.predictor.across_down.weight",
                 "box_head.deltas.weight",
             ):
                 weight.data.mul_(0.2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Int64
 from numpy import ndarray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -94,14 +94,17 @@ class _Images(TorchDataset):
         masks = np.zeros((len(rows), self.size, self.size), dtype=bool)
         try:
             for mask, row in zip(masks, rows, strict=True):
-                mask[:] = _cut(patch_of(record.shapes[row], record.size), record.boxes[row], self.size)
+                mask[:] = cut_out(patch_of(record.shapes[row], record.size), record.boxes[row], self.size)
         except InputError as error:
             return MaskCrops(masks[:0], record.labels[:0], f"{self.dataset.name}: image {record.id!r}: {error}")
         return MaskCrops(masks, record.labels[rows])
 
 
-def _cut(patch: Patch, box: ndarray, size: int) -> Bool[ndarray, "s s"]:
-    """The patch in cells of the box, which is moved into the patch's own frame: beyond the patch there is no mask."""
+def cut_out(patch: Patch, box: Float32[ndarray, " 4"], size: int) -> Bool[ndarray, "s s"]:
+    """A mask in `size` x `size` cells of a box.
+
+    The box is moved into the patch's own frame: beyond the patch there is no mask.
+    """
     moved = torch.from_numpy(box) - torch.tensor([patch.left, patch.top] * 2)
     pixels = torch.from_numpy(patch.pixels)[None]
     return crop_masks(pixels, torch.zeros(1, dtype=torch.long), moved[None], size)[0].numpy()

@@ -74,20 +74,20 @@ def write_page(path: Path, study: CodesStudy, title: str, notes: Sequence[str] =
 def chart(study: CodesStudy) -> str:
     """An SVG of the error over the number of numbers; the circle is the paper's figure."""
     with_code = [kept for kept in study.kept if kept.dim is not None]
-    most = max(kept.dim or 0 for kept in with_code)
+    most = float(max(kept.dim or 0 for kept in with_code))
     highest = max(0.05, *(measure(kept) for kept in with_code for _, _, measure in LINES))
 
-    def place(dim: float, error: float) -> tuple[float, float]:
+    def place(dim: int | float, error: float) -> tuple[float, float]:
         x = MARGIN + dim / most * (WIDTH - MARGIN - 20)
         return x, HEIGHT - 40 - error / highest * (HEIGHT - 40 - 30)
 
     parts = [f'<text x="{MARGIN}" y="16" style="font-weight:600">reconstruction error, 1 - mIoU</text>']
     for step in range(6):
-        (left, y), (right, _) = place(0, highest * step / 5), place(most, highest * step / 5)
+        (left, y), (right, _) = place(0.0, highest * step / 5), place(most, highest * step / 5)
         parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * highest * step / 5:.1f} %</text>')
     for kept in with_code:
-        x, bottom = place(kept.dim or 0, 0)
+        x, bottom = place(kept.dim or 0, 0.0)
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{kept.dim}</text>')
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">numbers a mask</text>')
     for row, (name, color, measure) in enumerate(LINES):

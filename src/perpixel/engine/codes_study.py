@@ -8,12 +8,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perpixel.data.dataset import Dataset, Record
-from perpixel.data.mask_crops import drawn_rows, patch_of
+from perpixel.data.mask_crops import cut_out, drawn_rows, patch_of
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.codes import fit_code
 from perpixel.errors import InputError
 from perpixel.nn.mask_codes import PCA, LinearCode, logit_height
-from perpixel.ops.masks import crop_masks, spread_over_boxes
+from perpixel.ops.masks import spread_over_boxes
 
 DIMS = (5, 10, 20, 40, 60, 80, 100, 150, 200)
 PAPER = {100: 0.025}
@@ -148,11 +148,13 @@ class _Tally:
             truth[y1 - top : y2 - top, x1 - left : x2 - left] = torch.from_numpy(patch.pixels)
             moved = (box - torch.tensor([left, top] * 2)).float()
             label = torch.tensor([int(record.labels[row])])
-            self._measure(truth, moved, label)
+            mask = torch.from_numpy(cut_out(patch, record.boxes[row], self.code.size))[None]
+            self._measure(mask, label, truth, moved)
             self.areas.append(area)
 
-    def _measure(self, truth: Bool[Tensor, "h w"], box: Float[Tensor, " 4"], label: Tensor) -> None:
-        mask = crop_masks(truth[None], torch.zeros(1, dtype=torch.long), box[None], self.code.size)
+    def _measure(
+        self, mask: Bool[Tensor, "1 s s"], label: Tensor, truth: Bool[Tensor, "h w"], box: Float[Tensor, " 4"]
+    ) -> None:
         values = reconstructions(self.code, mask, label, self.dims)
         flat = mask.flatten(1).float()
         self.lost += (values.flatten(1) - flat).square().sum(dim=1)

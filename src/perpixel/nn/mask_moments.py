@@ -13,7 +13,7 @@ class Principal:
 
     Attributes:
         mean: (p,) of the masks.
-        components: (d, p) orthonormal rows; the element of largest magnitude of each is positive.
+        components: (d, p) orthonormal rows; the first element of largest magnitude of each is positive.
         variances: (d,) of the masks along each component, over their number less 1.
     """
 
@@ -55,6 +55,8 @@ class MaskMoments:
         scatter = self.products - self.count * torch.outer(mean, mean)
         values, vectors = torch.linalg.eigh(scatter / max(self.count - 1, 1))
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1).T
-        strongest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
-        vectors = vectors * strongest.sign()
+        # The first of those that are largest but for rounding.
+        size = vectors.abs()
+        first = (size > 0.999 * size.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
+        vectors = vectors * vectors.gather(1, first).sign()
         return Principal(mean, vectors[:dim].contiguous(), values[:dim].contiguous())
