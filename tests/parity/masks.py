@@ -75,7 +75,11 @@ def stages(head: CondInstHead | BlendMaskHead | MEInstHead, dense: object, candi
     return everywhere | masks | {"prop/top_feat": at}
 
 
-def wrong_pixels(stored: dict[str, np.ndarray], case: str, masks: np.ndarray, rows: Tensor) -> float:
+Bounds = tuple[np.ndarray, np.ndarray]
+"""Of each mask the pixels that surely belong to it, and those that may: between lie those whose probability is 0.5."""
+
+
+def wrong_pixels(stored: dict[str, np.ndarray], case: str, masks: Bounds, rows: Tensor) -> float:
     """Largest share of the photo's pixels by which a mask's area, or a stored mask itself, differs.
 
     Args:
@@ -84,25 +88,29 @@ def wrong_pixels(stored: dict[str, np.ndarray], case: str, masks: np.ndarray, ro
         masks: ours.
         rows: ours of each stored one.
     """
-    ours = masks[rows.numpy()]
-    areas = np.abs(ours.sum(axis=(1, 2)) - stored[f"{case}/det/mask_area"])
+    least, most = (bound[rows.numpy()] for bound in masks)
+    area = stored[f"{case}/det/mask_area"]
+    areas = np.maximum(least.sum(axis=(1, 2)) - area, area - most.sum(axis=(1, 2)))
     width = stored[f"{case}/det/mask_hw"][1]
-    bits = np.unpackbits(stored[f"{case}/det/mask_bits"].reshape(12, ours.shape[1], -1), axis=2)[..., :width]
-    pixels = (ours[stored[f"{case}/det/mask_bits_index"]] != bits).sum(axis=(1, 2))
-    return float(max(areas.max(), pixels.max()) / ours[0].size)
+    bits = np.unpackbits(stored[f"{case}/det/mask_bits"].reshape(12, least.shape[1], -1), axis=2)[..., :width] > 0
+    chosen = stored[f"{case}/det/mask_bits_index"]
+    pixels = ((least[chosen] & ~bits) | (bits & ~most[chosen])).sum(axis=(1, 2))
+    return float(max(areas.max(), pixels.max(), 0) / least[0].size)
 
 
-def photo_masks(model: Detector, batch: Batch, original: tuple[int, int], ours: np.ndarray) -> dict[str, np.ndarray]:
+def photo_masks(model: Detector, batch: Batch, original: tuple[int, int], ours: np.ndarray) -> dict[str, Bounds]:
     """Masks of the photo by each way there is: as they come, and by resizing each instance's whole map.
 
     Masks over boxes are spread here over boxes that were first cut at the photo's border, as detectron2 does it, which moves
-    them; ours as they come lie over the whole box.
+    them; ours as they come lie over the whole box. BlendMask's are 0.5 exactly where a box leaves the bases, and which side of
+    0.5 a sum of halves falls on is a matter of rounding.
     """
     found = model.predict(batch)[0]
     if isinstance(found.masks, BoxMasks):
         scale = torch.tensor([original[1] / found.size[1], original[0] / found.size[0]]).repeat(2)
         cut = clip_boxes(found.boxes * scale, original)
-        return {"masks in cut boxes": paste_box_masks(found.masks.values, cut, original).numpy()}
+        bounds = [paste_box_masks(found.masks.values, cut, original, 0.5 + margin).numpy() for margin in (1e-6, -1e-6)]
+        return {"masks in cut boxes": (bounds[0], bounds[1])}
     assert isinstance(found.masks, ImageMasks)
-    whole = resize_image_masks(found.masks.values, found.masks.stride, found.size, original)
-    return {"masks": ours, "masks, whole maps": whole.numpy()}
+    whole = resize_image_masks(found.masks.values, found.masks.stride, found.size, original).numpy()
+    return {"masks": (ours, ours), "masks, whole maps": (whole, whole)}
