@@ -39,10 +39,14 @@ OWN = {
     "boxinst": "boxinst_mobilenetv2",
     "pointins": "pointins_mobilenetv2",
     "pointins_retinanet": "pointins_retinanet_mobilenetv2",
+    "meinst": "meinst_mobilenetv2",
+    "smalmask": "smalmask_mobilenetv2",
+    "smalmask2": "smalmask2_mobilenetv2",
+    "blendmask": "blendmask_mobilenetv2",
 }
 """Our recipe of each model; the others take FCOS's."""
 
-MASKS_GIVEN = ("condinst", "pointins", "pointins_retinanet")
+MASKS_GIVEN = ("condinst", "pointins", "pointins_retinanet", "meinst", "smalmask", "smalmask2", "blendmask")
 MANY = 500
 """Detections of an image of nuclei, which has up to 375."""
 
