@@ -26,6 +26,8 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
+from perpixel.models.smalmask import SmalMask
+from perpixel.models.smalmask2 import SmalMask2
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
@@ -58,6 +60,8 @@ MODELS = {
         BASE,
         instance=BlendMask(ProtoFPN((8, 16), width=16, convs=1), region=28, attention=7, semantic_weight=0.0),
     ),
+    "smalmask": replace(BASE, instance=SmalMask(convs=1, size=14, levels="below")),
+    "smalmask2": replace(BASE, instance=SmalMask2(size=14, lengths=(32.0, 64.0))),
 }
 TEST_SIZE = TestSize(short_side=96, max_side=160)
 
