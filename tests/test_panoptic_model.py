@@ -227,7 +227,7 @@ def test_detector_losses_are_the_detectors_own():
     assert set(losses) == {*alone, "stuff"} and all(torch.equal(losses[name], alone[name]) for name in alone)
     assert model.detector.box_head.locate(((1, 1),) * 3).strides.tolist() == [8, 16, 32]
     assert model.branch.stride == 4
-    assert float(replace_weight(model, 0.0).loss(batch)["stuff"]) == 0
+    assert replace_weight(model, 0.0).loss(batch)["stuff"].item() == 0
 
 
 def replace_weight(model, weight):
