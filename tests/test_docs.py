@@ -36,7 +36,7 @@ from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.smalmask import SmalMask
 from perpixel.models.smalmask2 import SmalMask2
-from perpixel.nn.bases import DeepLabV3Plus
+from perpixel.nn.bases import DeepLabV3Plus, ProtoFPN
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.mask_autoencoder import AutoEncoder
 from perpixel.nn.mask_codes import PCA
@@ -144,7 +144,7 @@ def known_settings() -> set[str]:
     models += [DetectorConfig(neck=BiFPN()), DetectorConfig(duplicates=MaskNMS()), DetectorConfig(instance=PointINS())]
     models += [DetectorConfig(instance=MEInst(code=code)) for code in (PCA(), SparseCoding(), AutoEncoder())]
     models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
-    models.append(DetectorConfig(instance=BlendMask(DeepLabV3Plus())))
+    models += [DetectorConfig(instance=BlendMask(bottom)) for bottom in (DeepLabV3Plus(), ProtoFPN())]
     models += [DetectorConfig(instance=SmalMask()), DetectorConfig(instance=SmalMask2())]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}

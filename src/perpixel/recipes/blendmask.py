@@ -116,15 +116,6 @@ def blendmask_550_r101_3x() -> Recipe:
     return _at_550("blendmask_550_r101_3x", R101)
 
 
-def blendmask_550_r101_dcni3_5x() -> Recipe:
-    """BlendMask-RT, short side 550, ResNet-101, every third block deformable, 400k steps; the thesis has no figure.
-
-    perpixel train blendmask_550_r101_dcni3_5x data=coco.yaml
-    """
-    recipe = replace(_at_550("blendmask_550_r101_dcni3_5x", DEFORMABLE), training=LONGEST_TRAINING)
-    return _cropped(recipe, range(440, 595, 22), 990)
-
-
 def blendmask_rt_r50_4x() -> Recipe:
     """BlendMask-RT, short side 512, three levels, ResNet-50, 360k steps (table 4.9). Paper: 35.1 AP on val2017.
 
