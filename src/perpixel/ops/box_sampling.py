@@ -64,12 +64,12 @@ def _interpolated(
     corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=at.device)[:, None, None]
     low = at.floor()[:, None]
     part = at[:, None] - low
-    weight = torch.where(corner == 1, part, 1 - part).prod(dim=-1)
+    across, down = torch.where(corner == 1, part, 1 - part).unbind(-1)
     x, y = (low.long() + corner).unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     # The map itself is read, not a padded copy. Advanced indices around a slice come first: (m, 4, s, s, c).
     found = values[image[:, None, None, None], :, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-    return (found * (weight * inside)[..., None]).sum(dim=1)
+    return (found * (across * down * inside)[..., None]).sum(dim=1)
 
 
 def level_of_size(boxes: Float[Tensor, "n 4"], length: float, levels: int) -> Int[Tensor, " n"]:

@@ -1,8 +1,8 @@
 """SmalMask and SmalMask2: the thesis's settings (004, chapter 3), and small ones for one's own masks.
 
-The ablations are in `smalmask_tables`. All COCO recipes: SGD, 16 images a step, learning rate 0.01, constant warm-up of 1000 steps
-(by a third, which the thesis does not give), all else as FCOS's (3.5). 1x is 90,000 steps, the learning rate divided by 10 at
-60,000 and 80,000; 3x is 270,000, at 180,000 and 240,000. SmalMask trains at short side 800 alone, SmalMask2 at 640..800,
+The ablations are in `smalmask_tables`. All COCO recipes: SGD, 16 images a step, learning rate 0.01, constant warm-up of 1000
+steps (by a third, which the thesis does not give), all else as FCOS's (3.5). 1x is 90,000 steps, the learning rate divided by 10
+at 60,000 and 80,000; 3x is 270,000, at 180,000 and 240,000. SmalMask trains at short side 800 alone, SmalMask2 at 640..800,
 SmalMask2-RT at 440..550. AP figures are of masks and the thesis's; none of these was trained by us (that takes days of GPU), what
 was trained is in docs/methods/smalmask.md.
 """
