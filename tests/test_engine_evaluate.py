@@ -53,6 +53,10 @@ def test_nothing_found_is_zero():
     dataset = Squares()
     found = evaluate(Silent(), dataset, batches_of(dataset, DATA, batch_size=2), progress=False)
     assert found.summary["bbox/AP"] == 0 and found.results == [] and found.images == 5
+    assert list(found.metrics) == ["bbox"]
+    drawn = Squares(masks=True)
+    masks = evaluate(Silent(masks=True), drawn, batches_of(drawn, DATA, batch_size=2), progress=False)
+    assert masks.summary["segm/AP"] == 0
 
 
 def test_examples_are_spread_over_the_set():

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,9 @@ from perpixel.engine.metrics import Kind, Metrics, coco_metrics
 from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
 from perpixel.models.heads import Model
 from perpixel.structures import Batch, Segments
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def evaluate(
     found: dict[int, list[dict[str, Any]]] = {}
     shown: dict[int, Instances] = {}
     counts: dict[int, Counts] = {}
+    given: dict[Kind, bool] = {}
     training = model.training
     model.eval()
     try:
@@ -89,6 +93,8 @@ def evaluate(
                         one, original, dataset.classes, stuff_names=dataset.stuff.names
                     )
                     found[index] = instances.to_coco(truth["images"][index]["id"], dataset.category_ids)
+                    given |= {"segm": True} if one.masks is not None else {}
+                    given |= {"keypoints": True} if one.keypoints is not None else {}
                     if instances.segments is not None and dataset.stuff:
                         counts[index] = _counted(dataset, index, instances.segments)
                     if index in kept:
@@ -96,12 +102,12 @@ def evaluate(
                 bar.advance(len(batch))
     finally:
         model.train(training)
-    found, shown, counts = _gathered(found), _gathered(shown), _gathered(counts)
+    found, shown, counts, given = _gathered(found), _gathered(shown), _gathered(counts), _gathered(given)
     seconds = time.perf_counter() - started
     truth = _restricted(truth, found.keys())
     results = [result for index in sorted(found) for result in found[index]]
     metrics: dict[Kind, Metrics] = {}
-    for kind in _kinds(truth, results):
+    for kind in _kinds(truth, given):
         metrics[kind] = coco_metrics(truth, results, kind, max_detections, sigmas)
     # In the order of the images, whichever process had them: sums of fractions depend on it.
     in_order = [counts[index] for index in sorted(counts)]
@@ -120,14 +126,11 @@ def _restricted(truth: dict[str, Any], indices: Iterable[int]) -> dict[str, Any]
     return truth | {"images": images, "annotations": [a for a in truth["annotations"] if a["image_id"] in kept]}
 
 
-def _kinds(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[Kind]:
-    """Boxes always; masks and keypoints where both sides have them."""
-    kinds: list[Kind] = ["bbox"]
-    more: tuple[tuple[Kind, str], ...] = (("segm", "segmentation"), ("keypoints", "keypoints"))
-    for kind, field in more:
-        if any(field in result for result in results) and any(a.get(field) for a in truth["annotations"]):
-            kinds.append(kind)
-    return kinds
+def _kinds(truth: dict[str, Any], given: dict[Kind, bool]) -> list[Kind]:
+    """Boxes always; masks and keypoints where the model gives them, found or not, and the truth has them."""
+    fields: dict[Kind, str] = {"segm": "segmentation", "keypoints": "keypoints"}
+    known = [kind for kind, field in fields.items() if any(a.get(field) for a in truth["annotations"])]
+    return ["bbox", *(kind for kind in known if kind in given)]
 
 
 def _spread(count: int, wanted: int) -> set[int]:
@@ -136,10 +139,10 @@ def _spread(count: int, wanted: int) -> set[int]:
     return {i * count // wanted for i in range(wanted)}
 
 
-def _gathered(rows: dict[int, Any]) -> dict[int, Any]:
+def _gathered(rows: dict[K, V]) -> dict[K, V]:
     """The rows of all processes; an image that two processes had counts once."""
     if not (dist.is_available() and dist.is_initialized()):
         return rows
-    parts: list[dict[int, Any] | None] = [None] * dist.get_world_size()
+    parts: list[dict[K, V] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, rows)
     return {index: row for part in parts if part for index, row in part.items()}

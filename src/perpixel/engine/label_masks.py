@@ -76,12 +76,11 @@ class ModelMasker(Masker):
         InputError: the checkpoint's model draws no masks.
     """
 
-    name = "boxinst"
-
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", divisor: int = 32):
         model = build_model(checkpoint)
         if not isinstance(model, Detector) or model.instance_head is None:
             raise InputError(f"{checkpoint.path} predicts boxes only: `perpixel label` needs a model with masks")
+        self.name = type(model.instance_head).__name__.removesuffix("Head").lower()
         self.path = checkpoint.path
         self.model = model.to(device)
         self.labels = {name: label for label, name in enumerate(checkpoint.class_names)}
