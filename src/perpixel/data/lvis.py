@@ -151,7 +151,7 @@ class _Reader(CocoReader):
     def _noting_images(self, items: Iterator[Any]) -> Iterator[Any]:
         """Each image with a file's name: v1 gives an address that ends in folder and file."""
         for position, entry in enumerate(items):
-            lists = {name: entry.get(name) for name in _LISTS} if isinstance(entry, dict) else {}
+            lists: dict[str, Any] = {name: entry.get(name) for name in _LISTS} if isinstance(entry, dict) else {}
             wrong = [name for name, numbers in lists.items() if not _whole_numbers(numbers)]
             if wrong:
                 self.faults.report(f"{self.path}: images[{position}]: {wrong[0]} is not a list of whole numbers")

@@ -132,8 +132,10 @@ def _by_lvis(dataset: Dataset, found: Evaluation, max_detections: int | None) ->
     if not isinstance(dataset, LvisDataset):
         return {}
     truth = dataset.coco_truth()
-    kinds = [kind for kind in found.metrics if kind != "keypoints"]
-    numbers = {kind: lvis_metrics(truth, found.results, kind, max_detections or LIMIT) for kind in kinds}
+    limit = max_detections or LIMIT
+    numbers = {
+        kind: lvis_metrics(truth, found.results, kind, limit) for kind in ("bbox", "segm") if kind in found.metrics
+    }
     for kind, values in numbers.items():
         print(f"{kind} by LVIS's rules: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     return numbers
