@@ -77,7 +77,8 @@ def count_segments(truth: Segments, predicted: Segments, classes: int) -> Counts
         classes: of objects and stuff together.
     """
     rows, columns = len(truth) + 1, len(predicted) + 1
-    pairs = (truth.map + 1).long() * columns + (predicted.map + 1)
+    # (row + 1) * columns + column + 1: row and column 0 are void.
+    pairs = (truth.map * columns).add_(predicted.map).add_(columns + 1)
     shared = torch.bincount(pairs.flatten(), minlength=rows * columns).reshape(rows, columns).cpu().numpy()
     true_labels, labels = truth.labels.cpu().numpy(), predicted.labels.cpu().numpy()
     crowd = truth.crowd.cpu().numpy()
