@@ -27,7 +27,7 @@ from perpixel.ops.blend import cut_bases, enlarge
 from perpixel.ops.masks import spread_over_boxes
 from perpixel.structures import Batch, Candidates, pad_images
 
-WIDTH, CELL, GAP, CAPTION = 260, 120, 8, 22
+WIDTH, CELL, GAP, CAPTION = 200, 200, 8, 22
 FOR, AGAINST = np.array([1.0, 0.55, 0.1]), np.array([0.1, 0.35, 0.9])
 COLORS = np.array(
     [[0.85, 0.1, 0.1], [0.15, 0.3, 0.9], [0.95, 0.8, 0.1], [0.1, 0.65, 0.25], [0.6, 0.2, 0.7], [0.1, 0.7, 0.8]]
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--image", type=int, default=0, help="number of the generated photo")
-    parser.add_argument("--objects", type=int, default=3)
+    parser.add_argument("--objects", type=int, default=2)
     asked = parser.parse_args()
     checkpoint = load_checkpoint(asked.checkpoint)
     model = build_model(checkpoint).eval()
