@@ -6,6 +6,7 @@ from pathlib import Path
 from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Dataset
+from perpixel.data.figures import FiguresDataset
 from perpixel.data.lvis import is_lvis, read_lvis
 from perpixel.data.panoptic import is_panoptic, read_panoptic
 from perpixel.data.scenes import ScenesDataset
@@ -16,7 +17,7 @@ from perpixel.errors import InputError
 
 _FORMS = (
     "a COCO or LVIS json, a COCO panoptic json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or"
-    " data.yaml:train, a Cityscapes split (gtFine/train), shapes:N:SEED or scenes:N:SEED"
+    " data.yaml:train, a Cityscapes split (gtFine/train), shapes:N:SEED, scenes:N:SEED or figures:N:SEED"
 )
 
 
@@ -34,7 +35,8 @@ def open_dataset(
     Args:
         source: a COCO json, for instances or panoptic; an LVIS json; a Pascal VOC folder (Annotations/ and JPEGImages/ or
             images/) or a split file in it; a YOLO folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
-            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff.
+            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff,
+            ``figures:N:SEED`` for stick figures with joints.
         images: the folder of the images, where it cannot be found from the annotations.
         classes: the training set's classes, given to open an evaluation set with the same labels.
         stuff: the training set's stuff, likewise.
@@ -64,7 +66,7 @@ def _opened(
     folder = None if images is None else Path(images).expanduser()
     if folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images (images=)")
-    if text.startswith(("shapes:", "scenes:")):
+    if text.startswith(("shapes:", "scenes:", "figures:")):
         return _shapes(text, classes)
     file, _, split = text.rpartition(":")
     if file.endswith((".yaml", ".yml")):
@@ -90,9 +92,9 @@ def _opened(
     raise InputError(f"{path}: not a data set that is known here; give {_FORMS}")
 
 
-def _shapes(text: str, classes: Sequence[str] | None) -> ShapesDataset:
+def _shapes(text: str, classes: Sequence[str] | None) -> ShapesDataset | FiguresDataset:
     form, *numbers = text.split(":")
     if len(numbers) > 2 or not all(number.isdigit() for number in numbers):
         raise InputError(f"{text}: synthetic {form} are written {form}:N or {form}:N:SEED, as in {form}:200:0")
-    kind = {"shapes": ShapesDataset, "scenes": ScenesDataset}[form]
+    kind = {"shapes": ShapesDataset, "scenes": ScenesDataset, "figures": FiguresDataset}[form]
     return kind(int(numbers[0]), seed=int(numbers[1]) if len(numbers) == 2 else 0, classes=classes)

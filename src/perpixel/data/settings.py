@@ -148,5 +148,5 @@ def load_data_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _beside(folder: Path, source: str) -> str:
-    """A source relative to `folder`; made-up sources (shapes:N, scenes:N) stay as they are."""
-    return source if source.startswith(("shapes:", "scenes:")) else str(folder / Path(source).expanduser())
+    """A source relative to `folder`; made-up sources (shapes:N, scenes:N, figures:N) stay as they are."""
+    return source if source.startswith(("shapes:", "scenes:", "figures:")) else str(folder / Path(source).expanduser())

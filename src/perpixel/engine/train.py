@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from perpixel.data.dataset import Dataset
 from perpixel.data.loader import test_batches, train_batches
 from perpixel.data.open import open_dataset
 from perpixel.engine.codes import give_codes
@@ -15,7 +16,7 @@ from perpixel.engine.loop import TrainingData, TrainResult, fit
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.runs import RunFolder
 from perpixel.errors import InputError
-from perpixel.models.heads import Model
+from perpixel.models.heads import Model, ModelConfig
 from perpixel.structures import Batch
 
 
@@ -44,6 +45,23 @@ def train(
     return result
 
 
+def check_keypoints(model: ModelConfig, dataset: Dataset) -> None:
+    """Refuses data without the keypoints that a model learns.
+
+    Raises:
+        InputError: says which setting mends it.
+    """
+    learned = model.keypoint_names()
+    if not learned or learned == dataset.keypoint_names:
+        return
+    if not dataset.keypoint_names:
+        raise InputError(
+            f"{dataset.name}: has no keypoints, and this model learns from them: set data.train to such data"
+        )
+    names = ",".join(dataset.keypoint_names)
+    raise InputError(f"{dataset.name}: has other keypoints than the model: set model.instance.keypoints=[{names}]")
+
+
 def open_training_data(recipe: Recipe) -> TrainingData:
     """The recipe's training and validation split as the loop takes them.
 
@@ -54,6 +72,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     if data.train is None:
         raise InputError("data.train is not set: name a COCO json, a VOC folder or a YOLO data.yaml, or shapes:200")
     dataset = open_dataset(data.train, data.images, segments=data.segments, skip_bad=data.skip_bad)
+    check_keypoints(recipe.model, dataset)
 
     def batches(start_step: int, world: World) -> Iterator[Batch]:
         return train_batches(

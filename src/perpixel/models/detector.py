@@ -4,7 +4,7 @@ It knows no method. Training: dense outputs -> matches -> losses, and candidates
 outputs -> NMS -> candidates -> detections, and what the instance head adds to them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection, to_detections
-from perpixel.models.duplicates import BoxNMS, MaskNMS
+from perpixel.models.duplicates import BoxNMS, KeypointNMS, MaskNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
 from perpixel.nn.backbones import Backbone
@@ -33,7 +33,7 @@ class DetectorConfig(ModelConfig):
         head: predicts boxes.
         instance: adds masks or keypoints to them; None for boxes alone.
         selection: how dense outputs become detections.
-        duplicates: what tells them: boxes or masks.
+        duplicates: what tells them: boxes, masks or keypoints.
         box_stride: stride of the finest level that the box head reads; finer ones are for the instance head alone. None: it reads
             all of the pyramid.
     """
@@ -44,7 +44,7 @@ class DetectorConfig(ModelConfig):
     head: BoxHeadConfig = field(default_factory=FCOS)
     instance: InstanceHeadConfig | None = None
     selection: Selection = field(default_factory=Selection)
-    duplicates: BoxNMS | MaskNMS = field(default_factory=BoxNMS)
+    duplicates: BoxNMS | MaskNMS | KeypointNMS = field(default_factory=BoxNMS)
     box_stride: int | None = None
 
     def box_strides(self) -> tuple[int, ...]:
@@ -55,6 +55,10 @@ class DetectorConfig(ModelConfig):
                 f"model.box_stride={self.box_stride} is no level of the pyramid: its strides are {list(pyramid)}"
             )
         return tuple(stride for stride in pyramid if stride >= (self.box_stride or 0))
+
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Those of the instance head."""
+        return () if self.instance is None else self.instance.keypoint_names()
 
     def build(self, classes: int, stuff: int = 0) -> "Detector":
         """The detector for `classes` classes; stuff is background to it."""
@@ -69,7 +73,9 @@ class DetectorConfig(ModelConfig):
         if isinstance(self.duplicates, MaskNMS) and instance is None:
             raise InputError("model.duplicates.kind=MaskNMS needs masks: choose model.instance.kind, or BoxNMS")
         if isinstance(self.duplicates, BoxNMS) and not head.predicts_boxes:
-            raise InputError("model.head predicts no boxes that tell duplicates: set model.duplicates.kind=MaskNMS")
+            raise InputError(
+                "model.head predicts no boxes that tell duplicates: set model.duplicates.kind=MaskNMS, or KeypointNMS"
+            )
         finer = len(neck.strides) - len(strides)
         return Detector(self.pixels, backbone, neck, head, instance, self.selection, self.duplicates, finer)
 
@@ -85,7 +91,7 @@ class Detector(Model):
         box_head: BoxHead,
         instance_head: InstanceHead | None,
         selection: Selection,
-        duplicates: BoxNMS | MaskNMS,
+        duplicates: BoxNMS | MaskNMS | KeypointNMS,
         finer: int,
     ):
         super().__init__()
@@ -123,6 +129,9 @@ class Detector(Model):
     def losses(self, outputs: DenseOutputs, dense: Any, batch: Batch) -> Losses:
         """The losses of what `forward` returned."""
         targets = batch.truth()
+        if self.instance_head is not None:
+            targets = self.instance_head.retarget(targets)
+            batch = replace(batch, targets=targets)
         with torch.autocast(batch.images.device.type, enabled=False):
             matches = self.box_head.assign(outputs.locations, targets)
             losses = self.box_head.loss(outputs, matches, targets)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
+from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.mask_nms import mask_nms, tight_boxes
 from perpixel.ops.mask_windows import each_mask
 from perpixel.structures import BoxMasks, Candidates, DenseOutputs, ImageMasks, Keypoints
@@ -88,6 +89,38 @@ class MaskNMS:
             rows.append(inside[best])
             boxes.append(_around_masks(found.rows(best), predict, size))
         return replace(candidates.rows(torch.cat(rows)), boxes=torch.cat(boxes).to(candidates.boxes.dtype))
+
+
+@dataclass(frozen=True)
+class KeypointNMS:
+    """The rectangles around predicted keypoints tell, by the selection's IoU (thesis 002, 4.3: 0.5).
+
+    Attributes:
+        enter: best scored locations of an image whose keypoints are compared.
+    """
+
+    enter: int = 500
+
+    def find(
+        self, selection: Selection, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]], predict: Predict
+    ) -> tuple[Candidates, Found | None]:
+        """As `BoxNMS.find`; boxes are those around the keypoints."""
+        entering = selection.entering(outputs, sizes)
+        assert entering.scores is not None
+        rows = []
+        for image in range(len(sizes)):
+            inside = torch.nonzero(entering.image == image).squeeze(1)
+            rows.append(inside[entering.scores[inside].argsort(descending=True, stable=True)[: self.enter]])
+        entering = entering.rows(torch.cat(rows))
+        found = predict(entering)
+        if not isinstance(found, Keypoints):
+            raise InputError(
+                "KeypointNMS compares keypoints, and this model predicts none: set model.duplicates.kind=BoxNMS"
+            )
+        boxes = enclosing_boxes(found.values[..., :2]).to(entering.boxes.dtype)
+        entering = replace(entering, boxes=boxes)
+        surviving = selection.surviving(entering, len(sizes))
+        return entering.rows(surviving), found.rows(surviving)
 
 
 def _at_mask_stride(candidates: Candidates, predict: Predict, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:

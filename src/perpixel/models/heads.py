@@ -63,6 +63,10 @@ class BoxHead(nn.Module, ABC):
 class InstanceHead(nn.Module, ABC):
     """Adds a mask or keypoints to candidates."""
 
+    def retarget(self, targets: tuple[Targets, ...]) -> tuple[Targets, ...]:
+        """The truth that the detector trains on, box head included: as it is, but for methods that learn without boxes."""
+        return targets
+
     @abstractmethod
     def forward(self, pyramid: Pyramid, outputs: DenseOutputs) -> Any:
         """Image-level work, once a batch; whatever it returns arrives as `dense` below.
@@ -126,10 +130,18 @@ class InstanceHeadConfig(ABC):
         """
         return self.build(pyramid[strides[0]], pyramid[strides[0]], strides, classes)
 
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Names of the keypoints that the head learns, in the data's order; none for a head that learns something else."""
+        return ()
+
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
     """Settings of a whole model."""
+
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Names of the keypoints that the model learns; none for a model that learns something else."""
+        return ()
 
     @abstractmethod
     def build(self, classes: int, stuff: int = 0) -> Model:

@@ -18,18 +18,35 @@ def patches_at(
     A convolution of the patches (`conv_at`) equals the dense convolution followed by a gather, and skips the ~20,000
     locations that are no candidates (PointINS, section 3.3).
     """
-    patches = maps[0].new_zeros((candidates.image.shape[0], maps[0].shape[1], size, size))
+    return patches_around(maps, candidates.image, candidates.level, candidates.cell, size)
+
+
+def patches_around(
+    maps: Sequence[Float[Tensor, "b c _ _"]],
+    image: Int[Tensor, " n"],
+    level: Int[Tensor, " n"],
+    cell: Int[Tensor, " n"],
+    size: int,
+) -> Float[Tensor, "n c s s"]:
+    """The `size` x `size` neighbourhood of each cell on its level's map, zero outside the map.
+
+    Args:
+        maps: a map a level.
+        image, level, cell: the join keys into them; a cell is y * width + x.
+        size: cells a side.
+    """
+    patches = maps[0].new_zeros((image.shape[0], maps[0].shape[1], size, size))
     reach = torch.arange(size, device=maps[0].device) - size // 2
-    for level, values in enumerate(maps):
-        rows = torch.nonzero(candidates.level == level).squeeze(1)
+    for number, values in enumerate(maps):
+        rows = torch.nonzero(level == number).squeeze(1)
         height, width = values.shape[2:]
-        y = candidates.cell[rows] // width
-        x = candidates.cell[rows] - y * width
+        y = cell[rows] // width
+        x = cell[rows] - y * width
         near_y, near_x = (y[:, None] + reach)[:, :, None], (x[:, None] + reach)[:, None, :]
         inside = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
         # The map itself is read, not a padded copy. Advanced indices around a slice come first: (rows, s, s, c).
         at = (
-            candidates.image[rows][:, None, None],
+            image[rows][:, None, None],
             slice(None),
             near_y.clamp(0, height - 1),
             near_x.clamp(0, width - 1),
