@@ -231,10 +231,20 @@ def test_what_a_code_keeps_by_a_slow_loop():
 def test_analyze_command(tmp_path, capsys):
     page, drawn = tmp_path / "codes.html", tmp_path / "codes.png"
     command = ["analyze", "codes", "shapes:8:0", "--size", "8", "--dims", "3", "20", "--workers", "0"]
-    asked = ["--fit-to", "shapes:30:1", "--class-specific", "--page", str(page), "--picture", str(drawn)]
+    asked = [
+        "--fit-to",
+        "shapes:30:1",
+        "--class-specific",
+        "--limit",
+        "5",
+        "--page",
+        str(page),
+        "--picture",
+        str(drawn),
+    ]
     assert main([*command, *asked]) == 0
     said = capsys.readouterr().out
-    assert "no code" in said and "fitted to" in said and f"look at {page}" in said
+    assert "no code" in said and "masks of 5 images" in said and "fitted to" in said and f"look at {page}" in said
     assert page.read_text().startswith("<!doctype html>") and drawn.read_bytes().startswith(b"\x89PNG")
     assert main([*command[:5], "--dims", "65", "--workers", "0"]) == 2
     assert "not between 1 and 64" in capsys.readouterr().err

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     codes.add_argument("--fit-to", metavar="DATA", help="fit the code to these annotations (default: the same)")
     codes.add_argument("--size", type=int, default=28, help="cells a side of the masks (default: 28)")
     codes.add_argument("--dims", type=int, nargs="+", help="numbers a mask, a row each (default: 5 10 20 ... 200)")
+    codes.add_argument("--limit", type=int, help="measure so many images only, evenly spread; the fit sees all")
     codes.add_argument("--class-specific", action="store_true", help="a dictionary for each class")
     codes.add_argument("--skip-bad", action="store_true", help="go on without bad annotations")
     codes.add_argument("--workers", type=int, default=2, help="processes that draw masks (default: 2)")
@@ -99,6 +100,8 @@ def _codes(arguments: argparse.Namespace) -> int:
     from perpixel.engine.files import write_atomically
     from perpixel.errors import InputError
 
+    if arguments.limit is not None and arguments.limit < 1:
+        raise InputError(f"--limit {arguments.limit} is not at least 1")
     if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
         raise InputError(f"--picture {arguments.picture}: the picture is written as a .png")
     dataset = open_dataset(arguments.data, arguments.images, skip_bad=arguments.skip_bad)
@@ -110,6 +113,7 @@ def _codes(arguments: argparse.Namespace) -> int:
         fit_to=fit_to,
         size=arguments.size,
         dims=arguments.dims,
+        limit=arguments.limit,
         class_specific=arguments.class_specific,
         skip_bad=arguments.skip_bad,
         workers=arguments.workers,

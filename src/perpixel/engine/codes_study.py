@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -79,6 +80,7 @@ def study_codes(
     size: int = 28,
     dims: Sequence[int] | None = None,
     class_specific: bool = False,
+    limit: int | None = None,
     skip_bad: bool = False,
     workers: int = 0,
 ) -> CodesStudy:
@@ -90,6 +92,7 @@ def study_codes(
         size: cells a side.
         dims: numbers a mask, each of which makes a row; None takes those of `DIMS` that fit.
         class_specific: a dictionary for each class.
+        limit: measure so many images only, evenly spread; None measures all. The fit sees all either way.
         skip_bad: go on without images whose masks cannot be drawn.
         workers: processes that draw masks for the fit.
 
@@ -104,16 +107,17 @@ def study_codes(
     code = PCA(wanted[-1], size, whiten=False, logit=False, class_specific=class_specific).build(len(dataset.classes))
     fitted = fit_code(code, fit_to or dataset, skip_bad=skip_bad, workers=workers)
     tally = _Tally(code, wanted)
-    with counting_bar("reconstruction", len(dataset)) as bar:
-        for index in range(len(dataset)):
-            tally.add(dataset.record(index))
+    indices = range(len(dataset)) if limit is None else np.unique(np.linspace(0, len(dataset) - 1, limit).astype(int))
+    with counting_bar("reconstruction", len(indices)) as bar:
+        for index in indices:
+            tally.add(dataset.record(int(index)))
             bar.advance()
     return CodesStudy(
         code,
         tally.rows(),
         fitted.masks,
         len(tally.areas),
-        len(dataset),
+        len(indices),
         fitted.shared,
         torch.stack(tally.examples),
         torch.cat(tally.labels),
