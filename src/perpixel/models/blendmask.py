@@ -167,11 +167,7 @@ class BlendMaskHead(InstanceHead):
     def loss(self, dense: Maps, candidates: Candidates, batch: Batch) -> Losses:
         """Cross entropy of the masks, its mean over cells weighted by each candidate's centre-ness; and that of the classes."""
         logits = self.logits(dense, candidates)
-        truth = self.truth(candidates, batch).to(logits.dtype)
-        each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2))
-        near = centerness(distances_to_sides(candidates.points, candidates.boxes))
-        total = mean_over_ranks(near.sum()).clamp(min=1e-6)
-        losses = {"mask": self.config.weight * (each * near).sum() / total}
+        losses = {"mask": self.config.weight * mask_loss(logits, self.truth(candidates, batch), candidates)}
         if self.semantic is not None:
             classes = class_loss(self.semantic(dense.finest), batch.truth(), self.finest)
             losses["semantic"] = self.config.semantic_weight * classes
@@ -185,6 +181,15 @@ class BlendMaskHead(InstanceHead):
         """Mask probabilities over each candidate's box."""
         parts = [self.logits(dense, candidates.rows(rows)).sigmoid() for rows in portions(candidates, AT_ONCE)]
         return BoxMasks(torch.cat(parts))
+
+
+def mask_loss(
+    logits: Float[Tensor, "n s s"], truth: Bool[Tensor, "n s s"], candidates: Candidates
+) -> Float[Tensor, ""]:
+    """Mean cross entropy of each candidate's cells, and of candidates their mean, weighted by centre-ness."""
+    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none").mean(dim=(1, 2))
+    near = centerness(distances_to_sides(candidates.points, candidates.boxes))
+    return (each * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
 
 
 def class_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...], stride: int) -> Float[Tensor, ""]:
