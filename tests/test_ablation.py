@@ -17,6 +17,7 @@ from perpixel.engine.recipe import Recipe
 from perpixel.errors import InputError
 from perpixel.models.blendmask import BlendMask
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.directpose import DirectPose
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import InstanceHeadConfig
 from perpixel.models.meinst import MEInst
@@ -75,6 +76,14 @@ def few_channels(instance: InstanceHeadConfig) -> dict:
             return {"convs": min(convs, 1), "size": 8}
         case SmalMask2():
             return {"size": 8}
+        case DirectPose(align=align, heat_map=heat_map):
+            # A table compares maps of their own with the tower, and heat maps with none.
+            narrow = None if align is None else replace(align, width=align.width and 8)
+            return {
+                "align": narrow,
+                "heat_map": heat_map and replace(heat_map, width=8),
+                "convs": min(instance.convs, 1),
+            }
         case _:
             return {"mask_width": 8, "mask_convs": 1}
 
@@ -115,12 +124,13 @@ def test_every_row_trains_and_predicts(model, masks):
     losses = built.loss(batch)
     assert all(torch.isfinite(loss) for loss in losses.values()), losses
     assert losses["class"] > 0 and ("box" in losses) == (getattr(model.head, "box_loss", "") != "none")
-    assert model.instance is None or losses.get("mask", 0) + losses.get("projection", 0) > 0.1
+    assert model.instance is None or sum(losses.get(name, 0) for name in ("mask", "projection", "keypoints")) > 0.1
     sum(losses.values()).backward()
     assert [name for name, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for p in built.parameters() if p.grad is not None)
     found = built.eval().predict(replace(batch, targets=None))
-    assert len(found) == 2 and all((f.masks is not None) == (model.instance is not None) for f in found)
+    added = [f.masks if f.keypoints is None else f.keypoints for f in found]
+    assert len(found) == 2 and all((more is not None) == (model.instance is not None) for more in added)
 
 
 def test_an_ablation_has_one_home():
@@ -128,7 +138,12 @@ def test_an_ablation_has_one_home():
     rows = [str(to_dict(replace(recipe, name=""))) for table in all_tables() for recipe in recipes_of(table).values()]
     both = {name for name, recipe in all_recipes().items() if str(to_dict(replace(recipe(), name=""))) in rows}
     bases = {table.recipe for table in all_tables().values()}
-    assert both == bases | {"retinanet_r50_1x", "condinst_r50_1x_mask_nms", "boxinst_r50_characters"}
+    assert both == bases | {
+        "retinanet_r50_1x",
+        "condinst_r50_1x_mask_nms",
+        "boxinst_r50_characters",
+        "directpose_r50_long",
+    }
 
 
 @pytest.mark.parametrize("name", ["condinst_5.5", "condinst_5.4", "boxinst_6.1", "boxinst_6.2"])

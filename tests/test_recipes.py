@@ -53,7 +53,8 @@ def test_a_tiny_one_trains_and_predicts(name):
     assert losses["class"] > 0 and losses.get("box", 0) == 0
     found = model.eval().predict(replace(batch, targets=None))
     assert len(found) == 2 and all(torch.isfinite(f.boxes).all() for f in found)
-    assert all((f.masks is not None) == (detector.instance_head is not None) for f in found)
+    added = [f.masks if f.keypoints is None else f.keypoints for f in found]
+    assert all((more is not None) == (detector.instance_head is not None) for more in added)
     assert all((f.segments is not None) == (detector is not model) for f in found)
 
 

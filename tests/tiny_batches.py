@@ -15,8 +15,10 @@ def filled(boxes, size):
 
 
 def batch_of(objects):
-    """Two images of 96 x 96 with the given number of filled boxes each, of three classes, before two halves of stuff."""
+    """Two images of 96 x 96 with the given number of filled boxes each, of three classes, with 17
+    keypoints each, before two halves of stuff."""
     generator = torch.Generator().manual_seed(sum(objects))
+    joints = torch.Generator().manual_seed(sum(objects))
     targets, sizes = [], ((96, 96), (90, 80))
     for count, (height, width) in zip(objects, sizes, strict=True):
         low = torch.rand(count, 2, generator=generator) * 40
@@ -27,6 +29,9 @@ def batch_of(objects):
         stuff[:40, :width], stuff[40:height, :width] = 1, 2
         stuff[masks.any(dim=0)] = 0
         labels = torch.randint(3, (count,), generator=generator)
-        targets.append(Targets(boxes, labels, masks, centers, stuff=stuff))
+        places = low[:, None] + size[:, None] * torch.rand(count, 17, 2, generator=joints)
+        seen = torch.randint(3, (count, 17, 1), generator=joints).float()
+        keypoints = torch.cat([places, seen], dim=2)
+        targets.append(Targets(boxes, labels, masks, centers, keypoints, stuff=stuff))
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
     return Batch(images, sizes, ((96, 96),) * 2, tuple(targets))

@@ -26,9 +26,10 @@ STYLE = (
 
 
 def metric_of(column: str) -> str:
-    """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``."""
+    """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``; "keypoint AP" likewise."""
     kind, _, figure = column.rpartition(" ")
-    return f"{'bbox' if kind == 'box' else 'segm'}/{figure}" if kind in ("", "box", "mask") else column
+    ours = {"": "segm", "mask": "segm", "box": "bbox", "keypoint": "keypoints"}
+    return f"{ours[kind]}/{figure}" if kind in ours else column
 
 
 def columns_of(outcomes: list[Outcome]) -> list[str]:
