@@ -8,7 +8,6 @@ numbers of what NMS leaves into masks (`predict`). The code itself is `perpixel.
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,14 +15,12 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.models.candidates import positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
-from perpixel.models.mask_truth import drawn, some_masks
+from perpixel.models.mask_truth import drawn, masks_of_objects
 from perpixel.nn.large_kernel import LargeKernel
 from perpixel.nn.layers import HeadNorm, Tower, head_conv
 from perpixel.nn.mask_codes import PCA, CodeConfig
-from perpixel.ops.assign import joined
 from perpixel.ops.boxes import distances_to_sides
 from perpixel.ops.losses import centerness, smooth_l1
-from perpixel.ops.masks import crop_masks
 from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at
 from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches
@@ -112,14 +109,8 @@ class MEInstHead(InstanceHead):
         return {"mask": self.config.weight * (each * near).sum() / total}
 
     def truth(self, candidates: Candidates, batch: Batch) -> Bool[Tensor, "n s s"]:
-        """The mask of each candidate's object over the object's box: cut once, however many candidates the object has."""
-        parts = []
-        for target in batch.truth():
-            rows = torch.arange(len(target), device=target.boxes.device)
-            parts.append(crop_masks(some_masks(target), rows, target.boxes, self.size))
-        masks, first = joined(parts)
-        assert candidates.target is not None
-        return masks[first[candidates.image] + candidates.target]
+        """What is encoded: the masks of the objects over their boxes."""
+        return masks_of_objects(candidates, batch.truth(), self.size)
 
     def predict(self, dense: Towers, candidates: Candidates) -> BoxMasks:
         """Codes of what NMS left, decoded by one matrix product (3.2, "Mask Reconstruction")."""
