@@ -18,6 +18,8 @@ from perpixel.errors import InputError
 from perpixel.models.blendmask import BlendMask
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.directpose import DirectPose
+from perpixel.models.dr1mask import DR1Mask
+from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import InstanceHeadConfig
 from perpixel.models.meinst import MEInst
@@ -69,6 +71,8 @@ def few_channels(instance: InstanceHeadConfig) -> dict:
         case BlendMask(bottom=bottom):
             # A table varies the width.
             return {"bottom": replace(bottom, width=bottom.width // 16), "semantic_width": 8}
+        case DR1Mask(width=width):
+            return {"width": width // 4, "region": 14, "semantic_width": 8}
         case MEInst():
             return {"convs": 1}
         case SmalMask(convs=convs):
@@ -88,8 +92,10 @@ def few_channels(instance: InstanceHeadConfig) -> dict:
             return {"mask_width": 8, "mask_convs": 1}
 
 
-def shrunk(model: DetectorConfig) -> DetectorConfig:
+def shrunk(model: DetectorConfig | DR1MaskPanoptic) -> DetectorConfig | DR1MaskPanoptic:
     """A network of a few layers, in nothing that a row varies."""
+    if isinstance(model, DR1MaskPanoptic):
+        return replace(model, detector=shrunk(model.detector))
     convs = {"class_convs": 1, "box_convs": 1} if isinstance(model.head, FCOS) else {"convs": 1}
     instance = model.instance
     if instance is not None:
@@ -104,7 +110,7 @@ def shrunk(model: DetectorConfig) -> DetectorConfig:
     )
 
 
-def distinct_rows() -> dict[str, tuple[DetectorConfig, bool]]:
+def distinct_rows() -> dict[str, tuple[DetectorConfig | DR1MaskPanoptic, bool]]:
     """Shrunk, and whether the data have masks; the paper's own choice stands in many tables and is trained once."""
     rows = {}
     for table in all_tables():
@@ -120,17 +126,18 @@ def test_every_row_trains_and_predicts(model, masks):
     batch = batch_of((3, 2))
     if not masks:
         batch = replace(batch, targets=tuple(replace(t, masks=None, centers=None) for t in batch.targets))
-    built = model.build(classes=3).train()
+    built = model.build(classes=3, stuff=2).train()
     losses = built.loss(batch)
     assert all(torch.isfinite(loss) for loss in losses.values()), losses
-    assert losses["class"] > 0 and ("box" in losses) == (getattr(model.head, "box_loss", "") != "none")
-    assert model.instance is None or sum(losses.get(name, 0) for name in ("mask", "projection", "keypoints")) > 0.1
+    detector = getattr(model, "detector", model)
+    assert losses["class"] > 0 and ("box" in losses) == (getattr(detector.head, "box_loss", "") != "none")
+    assert detector.instance is None or sum(losses.get(name, 0) for name in ("mask", "projection", "keypoints")) > 0.1
     sum(losses.values()).backward()
     assert [name for name, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for p in built.parameters() if p.grad is not None)
     found = built.eval().predict(replace(batch, targets=None))
     added = [f.masks if f.keypoints is None else f.keypoints for f in found]
-    assert len(found) == 2 and all((more is not None) == (model.instance is not None) for more in added)
+    assert len(found) == 2 and all((more is not None) == (detector.instance is not None) for more in added)
 
 
 def test_an_ablation_has_one_home():

@@ -28,6 +28,8 @@ from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.dr1mask import DR1Mask
+from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.duplicates import MaskNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.meinst import MEInst
@@ -146,6 +148,7 @@ def known_settings() -> set[str]:
     models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
     models += [DetectorConfig(instance=BlendMask(bottom)) for bottom in (DeepLabV3Plus(), ProtoFPN())]
     models += [DetectorConfig(instance=SmalMask()), DetectorConfig(instance=SmalMask2())]
+    models += [DetectorConfig(instance=DR1Mask()), DR1MaskPanoptic()]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
@@ -248,7 +251,9 @@ def test_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "meinst", "smalmask"])
+@pytest.mark.parametrize(
+    "method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"]
+)
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text("utf-8")
@@ -274,16 +279,17 @@ def what_of(table: Table) -> str:
     return table.source.partition(": ")[2]
 
 
-@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "meinst", "smalmask"])
+@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"])
 def test_tables_of_ablations(method):
-    """A method's page has every row of its tables: name, settings, and the box or mask AP with whose it is."""
+    """A method's page has every row of its tables: name, settings, and the box or mask AP, or PQ, with whose it is."""
     expected = []
     for table in all_tables().values():
         if not table.name.startswith(f"{method}_"):
             continue
         whose = "AdelaiDet: " if table.source.startswith("AdelaiDet") else ""
         for number, row in enumerate(table.rows):
-            figure = row.paper.get("box AP", row.paper.get("mask AP"))
+            whole = [row.paper[name] for name in ("box AP", "mask AP", "panoptic PQ") if name in row.paper]
+            figure = whole[0] if whole else None
             first = "" if number else f"`{table.name}`: {what_of(table)} "
             settings = " ".join(f"`{setting}`" for setting in row.settings)
             expected.append(

@@ -9,6 +9,7 @@ from perpixel.config import ConfigError
 from perpixel.engine.recipe import recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.ops.boxes import pairwise_iou
@@ -20,10 +21,12 @@ from tiny_batches import batch_of, filled
 NAMES = sorted(all_recipes())
 
 
-def shrunk(model: DetectorConfig | PanopticFPN) -> DetectorConfig | PanopticFPN:
+def shrunk(model: DetectorConfig | PanopticFPN | DR1MaskPanoptic) -> DetectorConfig | PanopticFPN | DR1MaskPanoptic:
     """The same method on a network of a few layers; deformable stages need a ResNet with bottlenecks."""
     if isinstance(model, PanopticFPN):
         return replace(model, detector=shrunk(model.detector), width=32)
+    if isinstance(model, DR1MaskPanoptic):
+        return replace(model, detector=shrunk(model.detector))
     deformable = model.backbone.deformable_stages
     tiny = Backbone("resnet26t" if deformable else "test_resnet", weights=None, norm="train", frozen_stages=0)
     tiny = replace(tiny, stages=model.backbone.stages, deformable_stages=deformable, blur=model.backbone.blur)

@@ -26,9 +26,9 @@ STYLE = (
 
 
 def metric_of(column: str) -> str:
-    """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``; "keypoint AP" likewise."""
+    """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``; the others likewise."""
     kind, _, figure = column.rpartition(" ")
-    ours = {"": "segm", "mask": "segm", "box": "bbox", "keypoint": "keypoints"}
+    ours = {"": "segm", "mask": "segm", "box": "bbox", "keypoint": "keypoints", "panoptic": "panoptic"}
     return f"{ours[kind]}/{figure}" if kind in ours else column
 
 
