@@ -64,7 +64,11 @@ def main() -> None:
             bar.advance()
     categories = categories_of(dataset.classes, dataset.category_ids, stuff)
     document = {"images": images, "annotations": annotations, "categories": categories}
-    write_atomically(arguments.out, lambda file: file.write_text(json.dumps(document), encoding="utf-8"))
+
+    def write(file: Path) -> None:
+        file.write_text(json.dumps(document), encoding="utf-8")
+
+    write_atomically(arguments.out, write)
     print(f"{len(images)} images, {sum(len(a['segments_info']) for a in annotations)} segments: {arguments.out}")
 
 
