@@ -398,7 +398,7 @@ def test_every_row_is_there():
 
 @pytest.mark.parametrize("instance", [SmalMask(convs=1), SmalMask2(lengths=(32.0, 64.0))], ids=["dense", "two-stage"])
 def test_it_learns_outlines(instance):
-    """A triangle and a disc, until each mask overlaps its own by more than 0.85; their boxes filled would by 0.5 and 0.785."""
+    """A triangle and a disc, until each mask overlaps its own by more than 0.93; their boxes filled would by 0.5 and 0.785."""
     y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
     masks = torch.stack([(x - 8 < y - 8) & (x > 8) & (y < 48), (x - 70).square() + (y - 36).square() < 20**2])
     boxes = torch.tensor([[8.0, 8, 48, 48], [50.0, 16, 90, 56]])
@@ -408,8 +408,8 @@ def test_it_learns_outlines(instance):
     config = replace(tiny(DETECTORS["FCOS"], instance), neck=FPN(channels=64))
     model = config.build(3).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=110)
-    for _ in range(110):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=70)
+    for _ in range(70):
         optimizer.zero_grad()
         sum(model.loss(batch).values()).backward()
         optimizer.step()
@@ -418,7 +418,7 @@ def test_it_learns_outlines(instance):
     for label in (0, 1):
         row = torch.nonzero(found.labels == label)[0]
         mask = paste_box_masks(found.masks.values[row], found.boxes[row], (64, 96))[0]
-        assert (mask & masks[label]).sum() / (mask | masks[label]).sum() > 0.85
+        assert (mask & masks[label]).sum() / (mask | masks[label]).sum() > 0.93
 
 
 def test_the_limit_bounds_a_crowded_batch():
