@@ -161,7 +161,7 @@ def test_augmentation_in_an_evaluation():
 
 
 def test_augmentation_refuses_masks():
-    with pytest.raises(InputError, match="boxes only"):
+    with pytest.raises(InputError, match="boxes or keypoints"):
         Augmented(BrightSquare(masks=True), Views(short_sides=(60,))).eval().predict(_batch())
 
 

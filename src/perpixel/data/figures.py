@@ -219,7 +219,7 @@ def _keypoints(figure: Figure) -> Float64[ndarray, "17 3"]:
 
 
 def _silhouette(joints: Float64[ndarray, "17 2"], height: float, size: tuple[int, int]) -> Bool[ndarray, "h w"]:
-    canvas = Pillow.new("L", size[::-1])
+    canvas = Pillow.new("L", (size[1], size[0]))
     _draw(ImageDraw.Draw(canvas), joints, height, [255] * len(_LIMBS), 255, 255)
     return np.array(canvas) > 0
 

@@ -108,6 +108,8 @@ class DataConfig:
     masks_of: tuple[str, ...] | None = None
     # make maps of stuff, for panoptic models; the data must say what every pixel is
     stuff: bool = False
+    # spread of each keypoint, in the data's order, by which evaluation judges; null means COCO's 17
+    sigmas: tuple[float, ...] | None = None
     # train on images without objects too
     keep_empty: bool = True
     # put landscape and portrait images into separate batches, which saves padding
@@ -120,6 +122,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} is negative; 0 prepares batches in the main process")
+        if self.sigmas is not None and not min(self.sigmas, default=0) > 0:
+            raise ConfigError(f"sigmas={list(self.sigmas)} are not one positive number a keypoint")
         if self.masks_of is not None and self.masks != "some":
             raise ConfigError("masks_of withholds the masks of other classes: it needs data.masks=some")
 

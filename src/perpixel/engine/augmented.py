@@ -1,4 +1,4 @@
-"""Test-time augmentation: a photo seen at several sizes and in the mirror, the boxes of all views merged.
+"""Test-time augmentation: a photo seen at several sizes and in the mirror, boxes or keypoints of all views merged.
 
 Thesis 002, section 3.3.3 and table 3.8: short sides 400 to 1200 in steps of 100, each with its mirror image.
 """
@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms
 from perpixel.config import ConfigError
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
-from perpixel.structures import Batch, Detections, pad_images
+from perpixel.structures import Batch, Detections, Keypoints, pad_images
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,24 @@ class Augmented(Model):
     `Predictor` a `TestSize` of about the largest short side.
 
     Args:
-        model: predicts boxes; masks and keypoints of different views cannot be merged.
+        model: predicts boxes or keypoints; masks of different views cannot be merged.
         views: sizes and mirror.
         divisor: sides of the padded views are multiples of it.
+        flip_pairs: keypoints that change places in the mirror.
     """
 
-    def __init__(self, model: Model, views: Views | None = None, divisor: int = 32):
+    def __init__(
+        self,
+        model: Model,
+        views: Views | None = None,
+        divisor: int = 32,
+        flip_pairs: tuple[tuple[int, int], ...] = (),
+    ):
         super().__init__()
         self.model = model
         self.views = views or Views()
         self.divisor = divisor
+        self.flip_pairs = flip_pairs
 
     def loss(self, batch: Batch) -> Losses:
         """The model's own losses."""
@@ -66,10 +74,10 @@ class Augmented(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Detections]:
-        """What all views of each image found, merged by class-wise NMS, in pixels of the batch's images.
+        """What all views of each image found, merged by class-wise NMS of boxes, in pixels of the batch's images.
 
         Raises:
-            InputError: the model predicts more than boxes.
+            InputError: the model predicts masks.
         """
         return [
             self._merged(image[:, : size[0], : size[1]], size)
@@ -82,7 +90,9 @@ class Augmented(Model):
         scores = torch.cat([view.scores for view in found])
         labels = torch.cat([view.labels for view in found])
         kept = batched_nms(boxes.float(), scores.float(), labels, self.views.threshold)[: self.views.keep]
-        return Detections(boxes[kept], scores[kept], labels[kept], size)
+        keypoints = [view.keypoints.values for view in found if view.keypoints is not None]
+        more = Keypoints(torch.cat(keypoints)[kept]) if keypoints else None
+        return Detections(boxes[kept], scores[kept], labels[kept], size, keypoints=more)
 
     def _seen(self, image: Num[Tensor, "3 h w"], short_side: int) -> list[Detections]:
         """Detections of one size and its mirror image, in pixels of `image`."""
@@ -93,12 +103,26 @@ class Augmented(Model):
         images = [resized, resized.flip(2)] if self.views.flip else [resized]
         batch = Batch(pad_images(images, self.divisor), (size,) * len(images), ((height, width),) * len(images))
         views = self.model.predict(batch)
-        if any(view.masks is not None or view.keypoints is not None for view in views):
-            raise InputError("test-time augmentation merges boxes only, and this model predicts masks or keypoints too")
-        return [
-            replace(view, boxes=_mapped(view.boxes.float(), size, (height, width), mirrored), size=(height, width))
-            for view, mirrored in zip(views, (False, True), strict=False)
-        ]
+        if any(view.masks is not None for view in views):
+            raise InputError("test-time augmentation merges boxes or keypoints, and this model predicts masks")
+        mirrors = (False, True)[: len(images)]
+        return [self._as_seen(view, size, (height, width), way) for view, way in zip(views, mirrors, strict=True)]
+
+    def _as_seen(self, view: Detections, size: tuple[int, int], target: tuple[int, int], mirrored: bool) -> Detections:
+        """A view of `size` in pixels of the image of `target` size; a mirror exchanges left and right."""
+        boxes = _mapped(view.boxes.float(), size, target, mirrored)
+        if view.keypoints is None:
+            return replace(view, boxes=boxes, size=target)
+        values = view.keypoints.values.float()
+        # A point is a box without extent.
+        x, y = _mapped(values[..., [0, 1, 0, 1]].flatten(0, 1), size, target, mirrored)[:, :2].T
+        values = torch.stack([x, y, values[..., 2].flatten()], dim=1).unflatten(0, values.shape[:2])
+        if mirrored:
+            order = list(range(values.shape[1]))
+            for left, right in self.flip_pairs:
+                order[left], order[right] = right, left
+            values = values[:, order]
+        return replace(view, boxes=boxes, keypoints=Keypoints(values), size=target)
 
 
 def _mapped(boxes: Tensor, size: tuple[int, int], target: tuple[int, int], mirrored: bool) -> Tensor:

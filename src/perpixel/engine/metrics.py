@@ -158,7 +158,7 @@ def _set_sigmas(evaluation: COCOeval, truth: dict[str, Any], sigmas: Sequence[fl
     expected = len(evaluation.params.kpt_oks_sigmas)
     if counts - {expected}:
         raise InputError(
-            f"the truth has {max(counts)} keypoints an object but {expected} sigmas are known: pass one sigma a keypoint"
+            f"the truth has {max(counts)} keypoints an object but {expected} sigmas are known: set data.sigmas to one a keypoint"
         )
 
 

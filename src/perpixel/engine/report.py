@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perpixel.data.cityscapes import CityscapesDataset
-from perpixel.data.dataset import Dataset
+from perpixel.data.dataset import Dataset, flip_pairs
 from perpixel.data.loader import test_batches
 from perpixel.data.lvis import LvisDataset
 from perpixel.data.open import open_dataset
@@ -74,9 +74,10 @@ def evaluate_checkpoint(
     if views is not None:
         # The views are made from the batch's images: read them at the largest size, one at a time.
         data = replace(data, test=TestSize(max(views.short_sides), views.max_side))
-        model, batch_size = Augmented(model, views), 1
+        model, batch_size = Augmented(model, views, flip_pairs=flip_pairs(recipe.model.keypoint_names())), 1
     batches = test_batches(dataset, data, batch_size=batch_size)
-    found = evaluate(model, dataset, batches, device, max_detections, examples if out is not None else 0)
+    shown = examples if out is not None else 0
+    found = evaluate(model, dataset, batches, device, max_detections, shown, sigmas=data.sigmas)
     print_metrics(found)
     by_cityscapes = _by_cityscapes(dataset, found)
     by_lvis = _by_lvis(dataset, found, max_detections)

@@ -109,7 +109,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     def metrics(model: Model, world: World) -> dict[str, float]:
         share = max(training.batch_size // world.size, 1)
         held_out = test_batches(validation, data, batch_size=share, rank=world.rank, world_size=world.size)
-        return evaluate(model, validation, held_out, world.device, progress=world.first).summary
+        return evaluate(model, validation, held_out, world.device, progress=world.first, sigmas=data.sigmas).summary
 
     def skipped() -> list[str]:
         return [*dataset.skipped, *validation.skipped]

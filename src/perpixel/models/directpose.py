@@ -178,7 +178,7 @@ class DirectPoseHead(InstanceHead):
         """Eq. 4.2: x_t = phi_t(v_t) + o_t, in pixels of the network's input; the naive framework has o_t alone."""
         places = self.places(dense, candidates)
         of_keypoints = places[:, self.group_of]
-        if self.predictor_weight is None:
+        if self.predictor_weight is None or self.predictor_bias is None:
             return of_keypoints
         features = self.features(dense, candidates, places)[:, self.group_of]
         shift = torch.einsum("nkc,kdc->nkd", features, self.predictor_weight) + self.predictor_bias
@@ -192,7 +192,7 @@ class DirectPoseHead(InstanceHead):
         offsets = conv_at(patches_at(dense[0], candidates), self.locator.weight, self.locator.bias)
         return points + offsets.unflatten(1, (self.places_count, 2)) * candidates.strides[:, None, None]
 
-    def features(self, dense: Dense, candidates: Candidates, places: Float[Tensor, "n g 2"]) -> Float[Tensor, "n g c"]:
+    def features(self, dense: Dense, candidates: Candidates, places: Float[Tensor, "n g 2"]) -> Float[Tensor, "n g d"]:
         """v of eq. 4.1: what the maps hold at the places."""
         towers, align = dense[0], self.config.align
         assert align is not None

@@ -41,8 +41,8 @@ def sample_maps(
     strides: Sequence[int],
     image: Int[Tensor, " n"],
     level: Int[Tensor, " n"],
-    places: Float[Tensor, "n s s 2"],
-) -> Float[Tensor, "n c s s"]:
+    places: Float[Tensor, "n r s 2"],
+) -> Float[Tensor, "n c r s"]:
     """What each row's map holds at its places (x, y), in pixels of the network's input: bilinear, zero outside the map.
 
     So torchvision's `deform_conv2d` samples, at these places only. At least float32, whatever the maps are.
@@ -57,8 +57,8 @@ def sample_maps(
 
 
 def _interpolated(
-    values: Float[Tensor, "b c h w"], image: Int[Tensor, " m"], at: Float[Tensor, "m s s 2"]
-) -> Float[Tensor, "m s s c"]:
+    values: Float[Tensor, "b c h w"], image: Int[Tensor, " m"], at: Float[Tensor, "m r s 2"]
+) -> Float[Tensor, "m r s c"]:
     """Between the four values around each index (x, y); all four are read at once, so the gradient is one scatter."""
     height, width = values.shape[2:]
     corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=at.device)[:, None, None]

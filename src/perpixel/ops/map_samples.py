@@ -33,8 +33,8 @@ def conv_samples(
     """
     cells, share = corner_cells(maps, strides, level, places)
     around, groups = cells.shape[2], cells.shape[1]
-    repeated = [row[:, None, None].expand(-1, groups, around).flatten() for row in (image, level)]
-    patches = patches_around(maps, *repeated, cells.flatten(), weight.shape[-1]).to(weight.dtype)
+    of_image, of_level = (row[:, None, None].expand(-1, groups, around).flatten() for row in (image, level))
+    patches = patches_around(maps, of_image, of_level, cells.flatten(), weight.shape[-1]).to(weight.dtype)
     patches = patches.flatten(1).unflatten(0, (-1, groups, around))
     values = torch.einsum("ngpc,goc->ngpo", patches, weight.flatten(2)) + bias[:, None]
     return (values.relu() * share[..., None]).sum(dim=2)
