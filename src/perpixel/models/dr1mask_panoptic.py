@@ -41,16 +41,15 @@ class DR1MaskPanoptic(ModelConfig):
         weight: of the cross entropy over stuff and objects. The detector's own losses stay, that of the masks in boxes too: the
             same embeddings are supervised separately there (5.4.3).
         divisor: sides of the input are brought to multiples of it; less padding harms borders less (table 5.5).
-        embedding: at inference an object's weights are the mean embedding of the detection that survived NMS and of those that it
-            suppressed, or the survivor's alone. In training they are means, and one embedding alone is asked for its mask in
-            the box only: survivors alone lay objects on the image badly.
+        embedding: at inference an object's weights are the embedding of the detection that survived NMS, or the mean of that and
+            of those that it suppressed, as the weights in training are means.
         merge: lowest score of objects, share of its mask that an object may lose to better ones, least area of stuff.
     """
 
     detector: DetectorConfig = field(default_factory=lambda: DetectorConfig(instance=OF_PANOPTIC))
     weight: float = 1.0
     divisor: int = 4
-    embedding: Literal["mean", "survivor"] = "mean"
+    embedding: Literal["survivor", "mean"] = "survivor"
     merge: Merge = field(default_factory=Merge)
 
     def __post_init__(self) -> None:
@@ -175,7 +174,8 @@ class DR1MaskPanopticModel(Model):
         rule, stuff = self.config.merge, self.stuff.out_channels
         wanted = int((found.scores >= rule.score).sum())
         logits = self.logits(features, embeddings[:wanted])
-        rows = torch.tensor(kept_objects(logits, stuff, rule.overlap), dtype=torch.long, device=logits.device)
+        kept = kept_objects(logits, found.boxes[:wanted], self.head.stride, rule.overlap)
+        rows = torch.tensor(kept, dtype=torch.long, device=logits.device)
         chosen = torch.cat([torch.arange(stuff, device=logits.device), stuff + rows])
         best = class_map(logits[chosen], self.head.stride, found.size, original_size)
         areas = torch.bincount(best.flatten(), minlength=len(chosen))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perpixel.ops.boxes import filled_boxes
 from perpixel.structures import VOID, Targets
 
 UNKNOWN = -1
@@ -82,12 +83,20 @@ def unified_loss(
     return total, count
 
 
-def kept_objects(logits: Float[Tensor, "c h w"], stuff: int, overlap: float) -> list[int]:
+def kept_objects(logits: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"], stride: int, overlap: float) -> list[int]:
     """Objects, best first, that do not lose more than `overlap` of their mask to better ones that are kept.
 
-    An object's mask is where it would win if there were stuff alone. Duplicates that NMS left share theirs with a better one.
+    An object's mask is where in its box it would win if there were stuff alone: outside of it objects of one look need not beat
+    each other to beat the stuff. Duplicates that NMS left share theirs with a better one.
+
+    Args:
+        logits: of the stuff, then of the n objects, best first.
+        boxes: of the objects, in pixels of the input.
+        stride: pixels of the input a step of the logits.
+        overlap: between 0 and 1.
     """
-    alone = logits[stuff:] > logits[:stuff].amax(dim=0)
+    stuff = len(logits) - len(boxes)
+    alone = (logits[stuff:] > logits[:stuff].amax(dim=0)) & filled_boxes(boxes, stride, *logits.shape[1:])
     taken = torch.zeros_like(alone[0]) if len(alone) else None
     kept = []
     for row, mask in enumerate(alone):
