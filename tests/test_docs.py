@@ -28,6 +28,7 @@ from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import BestPositives, RandomPositives
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.directpose import DirectPose
 from perpixel.models.dr1mask import DR1Mask
 from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.duplicates import MaskNMS
@@ -148,6 +149,7 @@ def known_settings() -> set[str]:
     models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
     models += [DetectorConfig(instance=BlendMask(bottom)) for bottom in (DeepLabV3Plus(), ProtoFPN())]
     models += [DetectorConfig(instance=SmalMask()), DetectorConfig(instance=SmalMask2())]
+    models += [DetectorConfig(instance=DirectPose())]
     models += [DetectorConfig(instance=DR1Mask()), DR1MaskPanoptic()]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}

@@ -26,7 +26,7 @@ def _align(groups: str = "body", width: str = "64", level: str = "below", aligne
 
 ALIGNMENT = Table(
     "directpose_4.1",
-    "Thesis 002, table 4.1, COCO minival: KPAlign, 25 epochs without heat maps",
+    "thesis 002, table 4.1, COCO minival: KPAlign, 25 epochs without heat maps",
     "directpose_r50",
     (
         _row("naive", f"align=null {_NO_HEAT_MAP}", 43.4, 73.8, 45.1, 38.9, 50.9),
@@ -37,7 +37,7 @@ ALIGNMENT = Table(
 
 DESIGN = Table(
     "directpose_4.2",
-    "Thesis 002, table 4.2, COCO minival: the design of KPAlign, each row with all above it, without heat maps",
+    "thesis 002, table 4.2, COCO minival: the design of KPAlign, each row with all above it, without heat maps",
     "directpose_r50",
     (
         _row("KPAlign", _align("none", "null", "own"), 50.5, 77.6, 54.9, 44.4, 60.0),
@@ -50,7 +50,7 @@ DESIGN = Table(
 _LONG = ("training.steps=180000", "training.batch_size=32")
 HEAT_MAPS = Table(
     "directpose_4.3",
-    "Thesis 002, table 4.3, COCO minival: heat maps as an auxiliary task",
+    "thesis 002, table 4.3, COCO minival: heat maps as an auxiliary task",
     "directpose_r50",
     (
         _row("none", _NO_HEAT_MAP, 52.2, 78.3, 56.6, 46.3, 61.7),
@@ -66,7 +66,7 @@ HEAT_MAPS = Table(
 
 BOXES = Table(
     "directpose_4.4",
-    "Thesis 002, table 4.4, COCO minival: with FCOS's boxes, 100 epochs",
+    "thesis 002, table 4.4, COCO minival: with FCOS's boxes, 100 epochs",
     "directpose_r50_boxes_long",
     (
         Row(
