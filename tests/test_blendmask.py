@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from perpixel.errors import InputError
 from perpixel.models import blendmask
-from perpixel.models.blendmask import BlendMask, Maps, class_loss
+from perpixel.models.blendmask import BlendMask, Maps
 from perpixel.models.candidates import Selection
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.fcos import FCOS
+from perpixel.models.mask_losses import semantic_cross_entropy
 from perpixel.models.mask_truth import masks_in_boxes, masks_of_objects
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.backbones import Backbone
@@ -196,9 +197,9 @@ def test_class_loss_by_hand():
     masks[0, 0, 0] = True
     target = Targets(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1]), masks)
     logits = torch.tensor([0.0, 0, 1.6094379, 0])[None, :, None, None].expand(1, 4, 1, 2)
-    assert class_loss(logits, (target,), 2).item() == pytest.approx(1.274723, abs=1e-6)
+    assert semantic_cross_entropy(logits, (target,), 2).item() == pytest.approx(1.274723, abs=1e-6)
     unknown = replace(target, boxes=torch.tensor([[0.0, 0, 4, 2]]), drawn=torch.tensor([False]))
-    assert class_loss(logits, (unknown,), 2).item() == 0
+    assert semantic_cross_entropy(logits, (unknown,), 2).item() == 0
 
 
 def test_each_object_is_cut_out_once_and_that_is_the_same():

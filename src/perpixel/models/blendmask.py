@@ -10,24 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import BestPositives, RandomPositives, detection_scores, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
-from perpixel.models.mask_truth import drawn, masks_of_objects, semantic_labels
+from perpixel.models.mask_losses import centered_mask_loss, semantic_cross_entropy
+from perpixel.models.mask_truth import drawn, masks_of_objects
 from perpixel.nn.bases import Bottom, BottomConfig, ProtoFPN
 from perpixel.nn.layers import head_conv
 from perpixel.nn.mask_branch import SemanticBranch
-from perpixel.ops.assign import IGNORED
 from perpixel.ops.blend import Sampling, assemble, blend, blend_one, cut_bases, enlarge
-from perpixel.ops.boxes import distances_to_sides
-from perpixel.ops.losses import centerness
-from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at, portions
-from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches, Targets
+from perpixel.structures import Batch, BoxMasks, Candidates, DenseOutputs, Matches
 
 AT_ONCE = 128
 """Candidates whose masks are predicted together, so that memory does not grow with their number."""
@@ -167,9 +163,9 @@ class BlendMaskHead(InstanceHead):
     def loss(self, dense: Maps, candidates: Candidates, batch: Batch) -> Losses:
         """Cross entropy of the masks, its mean over cells weighted by each candidate's centre-ness; and that of the classes."""
         logits = self.logits(dense, candidates)
-        losses = {"mask": self.config.weight * mask_loss(logits, self.truth(candidates, batch), candidates)}
+        losses = {"mask": self.config.weight * centered_mask_loss(logits, self.truth(candidates, batch), candidates)}
         if self.semantic is not None:
-            classes = class_loss(self.semantic(dense.finest), batch.truth(), self.finest)
+            classes = semantic_cross_entropy(self.semantic(dense.finest), batch.truth(), self.finest)
             losses["semantic"] = self.config.semantic_weight * classes
         return losses
 
@@ -181,19 +177,3 @@ class BlendMaskHead(InstanceHead):
         """Mask probabilities over each candidate's box."""
         parts = [self.logits(dense, candidates.rows(rows)).sigmoid() for rows in portions(candidates, AT_ONCE)]
         return BoxMasks(torch.cat(parts))
-
-
-def mask_loss(
-    logits: Float[Tensor, "n s s"], truth: Bool[Tensor, "n s s"], candidates: Candidates
-) -> Float[Tensor, ""]:
-    """Mean cross entropy of each candidate's cells, and of candidates their mean, weighted by centre-ness."""
-    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none").mean(dim=(1, 2))
-    near = centerness(distances_to_sides(candidates.points, candidates.boxes))
-    return (each * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
-
-
-def class_loss(logits: Float[Tensor, "b k h w"], targets: tuple[Targets, ...], stride: int) -> Float[Tensor, ""]:
-    """Mean cross entropy of each cell's class: the smallest object's at its first pixel, as in AdelaiDet, or background (0)."""
-    labels = torch.stack([semantic_labels(target, stride, first=0) for target in targets]) + 1
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORED + 1, reduction="sum")
-    return total / (labels != IGNORED + 1).sum().clamp(min=1)

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perpixel.errors import InputError
-from perpixel.models.blendmask import class_loss, mask_loss
 from perpixel.models.candidates import BestPositives, RandomPositives, detection_scores, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.models.mask_losses import centered_mask_loss, semantic_cross_entropy
 from perpixel.models.mask_truth import drawn, masks_of_objects
 from perpixel.nn.attention import AttentionConfig, Factored
 from perpixel.nn.dr1 import DR1Basis, Factors
@@ -136,9 +136,9 @@ class DR1MaskHead(InstanceHead):
         """The losses of candidates whose embeddings are there already."""
         truth = masks_of_objects(candidates, batch.truth(), self.config.region)
         logits = self.logits(dense, candidates, embeddings)
-        losses = {"mask": self.config.weight * mask_loss(logits, truth, candidates)}
+        losses = {"mask": self.config.weight * centered_mask_loss(logits, truth, candidates)}
         if self.semantic is not None:
-            classes = class_loss(self.semantic(dense.finest), batch.truth(), self.finest)
+            classes = semantic_cross_entropy(self.semantic(dense.finest), batch.truth(), self.finest)
             losses["semantic"] = self.config.semantic_weight * classes
         return losses
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import RandomPositives, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.models.mask_losses import mask_cross_entropy
 from perpixel.models.mask_truth import drawn, masks_in_boxes, mean_count
 from perpixel.nn.layers import HeadNorm, Tower
 from perpixel.ops.box_sampling import bin_centers, kernel_places, sample_maps
@@ -154,7 +154,7 @@ class SmalMaskHead(InstanceHead):
         """
         logits = self.logits(dense, candidates, self.guiding_boxes(candidates, batch.progress))
         truth = masks_in_boxes(candidates, batch.truth(), self.config.size)
-        return {"mask": self.config.weight * mask_cross_entropy(logits, truth) / mean_count(candidates)}
+        return {"mask": self.config.weight * mask_cross_entropy(logits, truth).sum() / mean_count(candidates)}
 
     def predict(self, dense: Towers, candidates: Candidates) -> BoxMasks:
         """Mask probabilities over each predicted box."""
@@ -163,9 +163,3 @@ class SmalMaskHead(InstanceHead):
             some = candidates.rows(rows)
             parts.append(self.logits(dense, some, some.boxes).sigmoid())
         return BoxMasks(torch.cat(parts))
-
-
-def mask_cross_entropy(logits: Float[Tensor, "n s s"], truth: Bool[Tensor, "n s s"]) -> Float[Tensor, ""]:
-    """Sum over masks of each one's mean over cells."""
-    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
-    return each.mean(dim=(1, 2)).sum()

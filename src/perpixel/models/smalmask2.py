@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from perpixel.errors import InputError
 from perpixel.models.candidates import candidates_at
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.models.mask_losses import mask_cross_entropy
 from perpixel.models.mask_truth import drawn, masks_in_boxes, mean_count
-from perpixel.models.smalmask import AT_ONCE, Towers, mask_cross_entropy
+from perpixel.models.smalmask import AT_ONCE, Towers
 from perpixel.ops.assign import joined
 from perpixel.ops.box_sampling import align_boxes, level_of_size
 from perpixel.ops.sampling import conv_at, portions
@@ -84,7 +85,7 @@ class SmalMask2Head(InstanceHead):
         """Cross entropy with the mask in the object's box: mean over cells, objects and poolers."""
         truth = masks_in_boxes(candidates, batch.truth(), self.config.size)
         lengths = self.config.lengths
-        totals = [mask_cross_entropy(self.logits(dense, candidates, length), truth) for length in lengths]
+        totals = [mask_cross_entropy(self.logits(dense, candidates, length), truth).sum() for length in lengths]
         return {"mask": self.config.weight * torch.stack(totals).mean() / mean_count(candidates)}
 
     def predict(self, dense: Towers, candidates: Candidates) -> BoxMasks:
