@@ -6,7 +6,9 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("source", help="a .pth or .safetensors checkpoint of another library, or an .npz of MEInst's components")
+    parser.add_argument(
+        "source", help="a .pth or .safetensors checkpoint of another library, or an .npz of MEInst's components"
+    )
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--layout",
