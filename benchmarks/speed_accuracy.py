@@ -24,7 +24,7 @@ from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import coco_metrics
 from perpixel.models.heads import Model
 
-COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
+COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
 WIDTH, HEIGHT, LEFT, BOTTOM = 560, 340, 55, 45
 
 Point = tuple[int, float, float]
