@@ -5,6 +5,11 @@ from itertools import product
 import pytest
 import torch
 
+from perpixel.cli.export import source_of
+from perpixel.engine.checkpoint import build_model
+from perpixel.engine.export import export_detector
+from perpixel.engine.exported import facts_of
+from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
 from perpixel.models.duplicates import BoxNMS
 from perpixel.models.static import apart, best_pairs, choose, first_of_images
@@ -96,3 +101,21 @@ def test_probabilities_of_the_input():
     found = probabilities_in_input(ImageMasks(values, 2), boxes, (15, 21))
     assert found.shape == (2, 15, 21)
     torch.testing.assert_close(found[:, 1::2, 1::2], values[:, :7, :10])
+
+
+def test_settings_of_a_recipe_shape_its_fresh_weights():
+    """Another width of the pyramid: weights of the plain recipe would not fit."""
+    checkpoint = source_of("fcos_shapes", ["model.neck.channels=32"])
+    assert build_model(checkpoint).neck.channels == 32
+
+
+def test_keypoints_are_refused_before_the_minutes_of_tracing(tmp_path):
+    settings = [
+        "model.duplicates.kind=BoxNMS",
+        "model.instance.boxes=annotated",
+        "model.head.box_loss=giou",
+    ]
+    checkpoint = source_of("directpose_figures", settings)
+    with pytest.raises(InputError, match="keypoints cannot be exported yet"):
+        export_detector(build_model(checkpoint), facts_of(checkpoint), tmp_path / "pose.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """`perpixel export`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file, and says how an int8 file agrees with a float32 one."""
-    from dataclasses import replace
-
     from perpixel.engine.checkpoint import build_model
     from perpixel.engine.export import export_detector
     from perpixel.engine.export_int8 import export_int8
@@ -51,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.size is not None and min(arguments.size) < 32:
         raise InputError("--size: height and width are at least 32 pixels")
-    checkpoint = source_of(arguments.source)
-    checkpoint = replace(checkpoint, recipe=with_settings(checkpoint.recipe, arguments.settings))
+    checkpoint = source_of(arguments.source, arguments.settings)
     model = build_model(checkpoint)
     facts = facts_of(checkpoint, None if arguments.size is None else tuple(arguments.size))
     print("tracing takes a minute or more", flush=True)
@@ -64,15 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def source_of(source: str) -> "Checkpoint":
-    """The checkpoint of that name, or one made of a recipe's fresh weights for 80 classes."""
+def source_of(source: str, settings: Sequence[str]) -> "Checkpoint":
+    """The checkpoint of that name, or one made of a recipe's fresh weights for 80 classes; with these settings."""
+    from dataclasses import replace
+
     from perpixel.engine.checkpoint import Checkpoint, load_checkpoint
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
 
     if source.endswith(".safetensors") or Path(source).exists():
-        return load_checkpoint(source)
-    recipe = get_recipe(source)
+        checkpoint = load_checkpoint(source)
+        return replace(checkpoint, recipe=with_settings(checkpoint.recipe, settings))
+    recipe = with_settings(get_recipe(source), settings)
     names = tuple(f"class {number}" for number in range(1, 81))
     weights = without_pretrained(recipe.model).build(len(names)).state_dict()
     print(f"{source} is a recipe: the weights are fresh, the file is good for measuring time alone")

@@ -96,7 +96,11 @@ def check_exportable(model: Model, path: Path) -> None:
 
 
 def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
-    """The detector as one graph, for any batch size and, without a `size`, any height and width."""
+    """The detector as one graph, for any batch size and, without a `size`, any height and width.
+
+    Raises:
+        InputError: it predicts keypoints.
+    """
     module = StaticDetector(model).eval()
     device = next(model.parameters()).device
     height, width = size or EXAMPLE[2:]
@@ -104,6 +108,9 @@ def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
     free = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad(), _quiet():
         outputs = tuple(module(*example))
+        if "keypoints" in outputs:
+            # torch.onnx (2.15) ends in an error of its own on the products of sizes that sampling their maps makes.
+            raise InputError("keypoints cannot be exported yet: `perpixel predict` takes the checkpoint itself")
         program = torch.export.export(
             module,
             example,
