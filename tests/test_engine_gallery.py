@@ -108,7 +108,7 @@ def test_the_page_draws_in_a_browser(tmp_path):
     dataset, data = Squares(3), DataConfig(workers=0, test=Size(120, 200))
     evaluation = evaluate(BrightSquare(), dataset, batches_of(dataset, data, batch_size=2), examples=3, progress=False)
     page = write_gallery(tmp_path / "g.html", evaluation_items(dataset, evaluation), "Squares", evaluation.metrics)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--window-size=1200,2400"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--window-size=1200,2400"]
     command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
     assert drawn.count('<rect x="') == 2 * 2 * 2  # a halo and a box for truth and prediction of two photos
