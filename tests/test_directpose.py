@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from perpixel.config import override
-from perpixel.data.figures import JOINTS, FiguresDataset
+from perpixel.data.figures import FiguresDataset
 from perpixel.data.shapes import ShapesDataset
 from perpixel.engine.augmented import Augmented, Views
 from perpixel.engine.train import check_keypoints, open_training_data
@@ -20,7 +20,7 @@ from perpixel.models.duplicates import KeypointNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import Model
 from perpixel.models.keypoint_truth import heat_map_truth, with_pseudo_boxes
-from perpixel.models.skeleton import BODY, COCO_KEYPOINTS, groups_of
+from perpixel.models.skeleton import BODY, groups_of
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.ops.box_sampling import sample_maps
@@ -28,7 +28,7 @@ from perpixel.ops.boxes import pairwise_iou
 from perpixel.ops.keypoints import enclosing_boxes, keypoint_cells, keypoint_similarity
 from perpixel.ops.map_samples import conv_samples
 from perpixel.recipes import get_recipe
-from perpixel.structures import Batch, Candidates, Detections, Keypoints, Targets
+from perpixel.structures import COCO_KEYPOINTS, Batch, Candidates, Detections, Keypoints, Targets
 from tiny_batches import batch_of
 
 STRIDES = (8, 16)
@@ -346,7 +346,7 @@ def test_keypoint_nms():
 def test_figures_have_exact_joints():
     """The same for the same seed; visibility says what the masks say; left is on the right; COCO's form is half a pixel less."""
     figures, again = FiguresDataset(8, seed=3), FiguresDataset(8, seed=3)
-    assert (figures.image(2) == again.image(2)).all() and figures.keypoint_names == COCO_KEYPOINTS == JOINTS
+    assert (figures.image(2) == again.image(2)).all() and figures.keypoint_names == COCO_KEYPOINTS
     truth = figures.coco_truth()["annotations"]
     rows, hidden = 0, 0
     for index in range(8):

@@ -33,6 +33,13 @@ class _Movable:
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # pyright: ignore
 
 
+COCO_KEYPOINTS = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
+    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee"),
+    *("left_ankle", "right_ankle"),
+)
+"""Names of COCO's keypoints of a person, in its order."""
+
 VOID = 255
 """In a map of stuff: nobody says what the pixel is."""
 

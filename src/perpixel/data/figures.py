@@ -9,27 +9,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import hotcoco.mask
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 from numpy import ndarray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from perpixel.data.dataset import Dataset, Image, Record, flip_pairs
-from perpixel.data.labels import align_classes
-from perpixel.data.masks import encode
+from perpixel.data.dataset import Image, flip_pairs
+from perpixel.data.generated import GeneratedDataset, Objects
 from perpixel.data.painting import hsv_color, paint_scene
-from perpixel.errors import InputError
+from perpixel.structures import COCO_KEYPOINTS
 
-JOINTS = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
-    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee"),
-    *("left_ankle", "right_ankle"),
-)
 _LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
 _TORSO = (5, 6, 12, 11)
-_MOST_FIGURES = 3
 _LEAST_VISIBLE = 0.6
 
 
@@ -48,68 +40,23 @@ class Figure:
     visible: Bool[ndarray, "h w"]
 
 
-class FiguresDataset(Dataset):
-    """`count` pictures of one to three figures, made on the fly.
+class FiguresDataset(GeneratedDataset):
+    """Pictures of one to three figures, all persons."""
 
-    Args:
-        count: images.
-        size: (height, width) of the images.
-        seed: another seed gives other images.
-        classes: the classes of a training set, to open an evaluation set with the same labels.
+    form = "figures"
+    numbers = {"person": 1}
+    smallest = 64
+    most_objects = 3
+    keypoint_names = COCO_KEYPOINTS
+    flip_pairs = flip_pairs(COCO_KEYPOINTS)
 
-    Raises:
-        InputError: no image, images smaller than 64 pixels, or `classes` without person.
-    """
-
-    keypoint_names = JOINTS
-    flip_pairs = flip_pairs(JOINTS)
-
-    def __init__(
-        self,
-        count: int,
-        size: tuple[int, int] = (160, 192),
-        seed: int = 0,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        self.name = f"figures:{count}:{seed}"
-        if count < 1 or seed < 0:
-            raise InputError(f"{self.name}: needs at least one image, and a seed of 0 or more, as in figures:200:0")
-        if min(size) < 64:
-            raise InputError(f"{self.name}: size {size} is too small; figures need 64 pixels a side")
-        self.classes, self.category_ids = align_classes(self.name, {"person": 1}, ("person",), classes)
-        self.count, self.size, self.seed, self.skipped = count, size, seed, []
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def sizes(self) -> Int64[ndarray, "n 2"]:
-        """(height, width) of every image."""
-        return np.tile(np.array(self.size, dtype=np.int64), (self.count, 1))
-
-    @property
-    def object_counts(self) -> Int64[ndarray, " n"]:
-        """Figures of every image."""
-        return np.array([len(self._figures(index)) for index in range(self.count)], dtype=np.int64)
-
-    @property
-    def box_only_counts(self) -> Int64[ndarray, " n"]:
-        """None: the mask of every figure is known."""
-        return np.zeros(self.count, dtype=np.int64)
-
-    def record(self, index: int) -> Record:
+    def objects(self, index: int) -> Objects:
         """The figures of image `index`; joints outside it are absent, those under another figure hidden."""
         figures = self._figures(index)
-        return Record(
-            id=index + 1,
-            path=None,
-            size=self.size,
-            boxes=np.array([_extent(figure.visible) for figure in figures], dtype=np.float32),
-            labels=np.full(len(figures), self.classes.index("person"), dtype=np.int64),
-            shapes=tuple(encode(figure.visible) for figure in figures),
-            keypoints=np.stack([_keypoints(figure) for figure in figures]).astype(np.float32),
-            crowd=np.zeros(len(figures), dtype=bool),
-            annotation_ids=np.arange(len(figures), dtype=np.int64) + index * _MOST_FIGURES + 1,
+        return Objects(
+            ("person",) * len(figures),
+            tuple(figure.visible for figure in figures),
+            np.stack([_keypoints(figure) for figure in figures]),
         )
 
     def image(self, index: int) -> Image:
@@ -120,55 +67,19 @@ class FiguresDataset(Dataset):
             _paint(canvas, figure, random)
         return np.array(canvas)
 
-    def coco_truth(self) -> dict[str, Any]:
-        """Ground truth as COCO's evaluation reads it."""
-        images, annotations = [], []
-        for index in range(self.count):
-            record = self.record(index)
-            height, width = record.size
-            images.append({"id": record.id, "file_name": f"{index:06}.png", "height": height, "width": width})
-            assert record.keypoints is not None
-            for row, shape in enumerate(record.shapes):
-                x1, y1, x2, y2 = record.boxes[row].tolist()
-                code = {"size": [height, width], "counts": shape.counts.decode()}  # pyright: ignore
-                joints = record.keypoints[row].astype(np.float64)
-                known = joints[:, 2] > 0
-                joints[known, :2] -= 0.5  # COCO counts keypoints by pixel index
-                annotations.append(
-                    {
-                        "id": int(record.annotation_ids[row]),
-                        "image_id": record.id,
-                        "category_id": self.category_ids[record.labels[row]],
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": int(hotcoco.mask.area(code)),
-                        "iscrowd": 0,
-                        "segmentation": code,
-                        "keypoints": joints.ravel().tolist(),
-                        "num_keypoints": int(known.sum()),
-                    }
-                )
-        names = zip(self.category_ids, self.classes, strict=True)
-        categories = [{"id": n, "name": name, "keypoints": list(JOINTS), "skeleton": []} for n, name in names]
-        return {
-            "info": {"description": self.name},
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
-
     def _figures(self, index: int) -> tuple[Figure, ...]:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return _lay_out(self.size, self.seed, index)
+        return _lay_out(self.size, self.seed, index, self.most_objects)
 
 
 @lru_cache(maxsize=4)
-def _lay_out(size: tuple[int, int], seed: int, index: int) -> tuple[Figure, ...]:
+def _lay_out(size: tuple[int, int], seed: int, index: int, most: int) -> tuple[Figure, ...]:
     """Figures laid down one upon the other, and what stays visible of each."""
     random = np.random.default_rng([seed, index, 0])
     figures: list[Figure] = []
     areas: list[int] = []
-    wanted = int(random.integers(1, _MOST_FIGURES + 1))
+    wanted = int(random.integers(1, most + 1))
     for _ in range(3 * wanted):
         if len(figures) == wanted:
             break
@@ -211,7 +122,7 @@ def _down(side: int, outward: float) -> Float64[ndarray, " 2"]:
 def _keypoints(figure: Figure) -> Float64[ndarray, "17 3"]:
     """x, y, visibility: 0 outside the image, 1 under another figure, 2 seen."""
     height, width = figure.visible.shape
-    out = np.zeros((len(JOINTS), 3))
+    out = np.zeros((len(COCO_KEYPOINTS), 3))
     for joint, (x, y) in enumerate(figure.joints):
         if 0 <= x < width and 0 <= y < height:
             out[joint] = (x, y, 2 if figure.visible[int(y), int(x)] else 1)
@@ -257,8 +168,3 @@ def _draw(
     x, y = joints[:5].mean(axis=0)
     radius = 0.075 * height
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=head)
-
-
-def _extent(mask: Bool[ndarray, "h w"]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -17,7 +17,7 @@ from perpixel.models.candidates import RandomPositives, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
 from perpixel.models.keypoint_truth import heat_map_truth, keypoints_of, with_pseudo_boxes
 from perpixel.models.mask_truth import mean_count
-from perpixel.models.skeleton import COCO_KEYPOINTS, COCO_SIGMAS, Groups, groups_of
+from perpixel.models.skeleton import COCO_SIGMAS, Groups, groups_of
 from perpixel.nn.heat_maps import HeatMaps
 from perpixel.nn.layers import HeadNorm, Tower, head_conv
 from perpixel.ops.assign import joined
@@ -28,7 +28,7 @@ from perpixel.ops.losses import focal_loss, smooth_l1
 from perpixel.ops.map_samples import conv_samples
 from perpixel.ops.reduce import mean_over_ranks
 from perpixel.ops.sampling import conv_at, patches_at, portions
-from perpixel.structures import Batch, Candidates, DenseOutputs, Keypoints, Matches, Targets
+from perpixel.structures import COCO_KEYPOINTS, Batch, Candidates, DenseOutputs, Keypoints, Matches, Targets
 
 Towers = tuple[Float[Tensor, "b c _ _"], ...]
 Dense = tuple[Towers, Float[Tensor, "b c h w"] | None]
