@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from perpixel.data.lvis import LvisDataset, is_lvis, read_lvis, synset_of
+from perpixel.data.json_kind import json_kind
+from perpixel.data.lvis import LvisDataset, read_lvis, synset_of
 from perpixel.data.open import open_dataset
 from perpixel.engine import report
 from perpixel.engine.evaluate import Evaluation
@@ -49,7 +50,7 @@ def file(tmp_path):
 
 def test_reading(file):
     """Files from addresses, the lists of each image, the frequency of each class."""
-    assert is_lvis(file)
+    assert json_kind(file) == "lvis"
     data = read_lvis(file)
     assert data.classes == ("sofa", "zebra", "wok") and data.category_ids == (1, 2, 3)
     assert [data.path(i).name for i in range(2)] == ["1.jpg", "2.jpg"] and data.record(1).labels.tolist() == [0, 1, 2]
@@ -57,9 +58,23 @@ def test_reading(file):
     assert [c["frequency"] for c in truth["categories"]] == ["f", "r", "c"]
     assert truth["images"][0]["neg_category_ids"] == [2]
     assert truth["images"][1]["not_exhaustive_category_ids"] == [1]
-    other = file.with_name("coco.json")
-    other.write_text(json.dumps({"images": [{"id": 1}], "annotations": [], "categories": []}))
-    assert not is_lvis(other)
+
+
+@pytest.mark.parametrize("first", ["images", "annotations"])
+@pytest.mark.parametrize(
+    ("image", "annotation", "kind"),
+    [
+        ({"id": 1}, {"bbox": []}, "instances"),
+        ({"id": 1}, None, "instances"),
+        ({"id": 1}, {"segments_info": []}, "panoptic"),
+        ({"id": 1, "neg_category_ids": []}, {"bbox": []}, "lvis"),
+    ],
+)
+def test_the_form_of_a_json_is_told_whatever_comes_first(tmp_path, first, image, annotation, kind):
+    content = {"images": [image, image], "annotations": [] if annotation is None else [annotation]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({first: content.pop(first), **content, "categories": []}))
+    assert json_kind(path) == kind
 
 
 def test_classes_of_coco_are_found_by_their_sense(file):

@@ -44,7 +44,7 @@ class FiguresDataset(GeneratedDataset):
     """Pictures of one to three figures, all persons."""
 
     form = "figures"
-    numbers = {"person": 1}
+    all_classes = ("person",)
     smallest = 64
     most_objects = 3
     keypoint_names = COCO_KEYPOINTS

@@ -33,7 +33,7 @@ class GeneratedDataset(Dataset):
 
     Attributes:
         form: how a source of such pictures is named.
-        numbers: of the classes it has.
+        all_classes: that it has, numbered from 1.
         smallest: least side of an image, in pixels.
         most_objects: of an image.
 
@@ -48,7 +48,7 @@ class GeneratedDataset(Dataset):
     """
 
     form: ClassVar[str]
-    numbers: ClassVar[dict[str, int]]
+    all_classes: ClassVar[tuple[str, ...]]
     smallest: ClassVar[int]
     most_objects: ClassVar[int]
 
@@ -64,7 +64,8 @@ class GeneratedDataset(Dataset):
             raise InputError(f"{self.name}: needs at least one image, and a seed of 0 or more, as in {self.form}:200:0")
         if min(size) < self.smallest:
             raise InputError(f"{self.name}: size {size} is too small; {self.form} need {self.smallest} pixels a side")
-        self.classes, self.category_ids = align_classes(self.name, self.numbers, tuple(self.numbers), classes)
+        numbers = {name: number for number, name in enumerate(self.all_classes, start=1)}
+        self.classes, self.category_ids = align_classes(self.name, numbers, self.all_classes, classes)
         self.count, self.size, self.seed, self.skipped = count, size, seed, []
 
     @abstractmethod

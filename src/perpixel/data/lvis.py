@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perpixel.data.coco import CocoReader
+from perpixel.data.json_kind import LISTS_OF_LVIS
 from perpixel.data.json_stream import members
 from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
@@ -17,7 +18,6 @@ from perpixel.errors import InputError
 Frequency = Literal["r", "c", "f"]
 """Rare, common, frequent: by the number of training photos."""
 
-_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 _SYNSETS: dict[str, str] = {
     "fire hydrant": "fireplug.n.01",
@@ -53,19 +53,6 @@ _SYNSETS: dict[str, str] = {
 def synset_of(name: str) -> str:
     """WordNet's sense of a COCO class, by which LVIS knows its own classes: the first of the name but for some (LVIS's table)."""
     return _SYNSETS.get(name, f"{name.replace(' ', '_')}.n.01")
-
-
-def is_lvis(path: Path) -> bool:
-    """Whether a json's images list the classes that are not in them.
-
-    Raises:
-        InputError: the file cannot be read or is not json.
-    """
-    for member, items in members(path):
-        for item in items:
-            if member == "images":
-                return isinstance(item, dict) and _LISTS[0] in item
-    return False
 
 
 def read_lvis(
@@ -151,7 +138,7 @@ class _Reader(CocoReader):
     def _noting_images(self, items: Iterator[Any]) -> Iterator[Any]:
         """Each image with a file's name: v1 gives an address that ends in folder and file."""
         for position, entry in enumerate(items):
-            lists: dict[str, Any] = {name: entry.get(name) for name in _LISTS} if isinstance(entry, dict) else {}
+            lists: dict[str, Any] = {name: entry.get(name) for name in LISTS_OF_LVIS} if isinstance(entry, dict) else {}
             wrong = [name for name, numbers in lists.items() if not _whole_numbers(numbers)]
             if wrong:
                 self.faults.report(f"{self.path}: images[{position}]: {wrong[0]} is not a list of whole numbers")

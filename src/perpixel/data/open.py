@@ -7,8 +7,9 @@ from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Dataset
 from perpixel.data.figures import FiguresDataset
-from perpixel.data.lvis import is_lvis, read_lvis
-from perpixel.data.panoptic import is_panoptic, read_panoptic
+from perpixel.data.json_kind import json_kind
+from perpixel.data.lvis import read_lvis
+from perpixel.data.panoptic import read_panoptic
 from perpixel.data.scenes import ScenesDataset
 from perpixel.data.shapes import ShapesDataset
 from perpixel.data.voc import read_voc, voc_root
@@ -76,13 +77,15 @@ def _opened(
         raise InputError(f"{path}: no such file or folder of annotations; give {_FORMS}")
     if path.suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"{path}: say which split is meant, as in {path}:train")
-    if path.suffix.lower() == ".json" and is_panoptic(path):
-        pictures = None if segments is None else Path(segments).expanduser()
-        return read_panoptic(path, folder, pictures, classes=classes, stuff=stuff, skip_bad=skip_bad)
-    if path.suffix.lower() == ".json" and is_lvis(path):
-        return read_lvis(path, folder, classes=classes, skip_bad=skip_bad)
     if path.suffix.lower() == ".json":
-        return read_coco(path, folder, classes=classes, skip_bad=skip_bad)
+        match json_kind(path):
+            case "panoptic":
+                pictures = None if segments is None else Path(segments).expanduser()
+                return read_panoptic(path, folder, pictures, classes=classes, stuff=stuff, skip_bad=skip_bad)
+            case "lvis":
+                return read_lvis(path, folder, classes=classes, skip_bad=skip_bad)
+            case "instances":
+                return read_coco(path, folder, classes=classes, skip_bad=skip_bad)
     if voc_root(path) is not None:
         return read_voc(path, folder, classes=classes, skip_bad=skip_bad)
     if is_cityscapes(path):

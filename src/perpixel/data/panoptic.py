@@ -21,19 +21,6 @@ from perpixel.errors import InputError
 from perpixel.structures import VOID, Segments, Stuff
 
 
-def is_panoptic(path: Path) -> bool:
-    """Whether a json's annotations list segments, as COCO's panoptic form has them.
-
-    Raises:
-        InputError: the file cannot be read or is not json.
-    """
-    for member, items in members(path):
-        for item in items:
-            if member == "annotations":
-                return isinstance(item, dict) and "segments_info" in item
-    return False
-
-
 def read_panoptic(
     path: Path,
     images: Path | None = None,

@@ -23,7 +23,7 @@ class ShapesDataset(GeneratedDataset):
     """Pictures of shapes, a class each."""
 
     form = "shapes"
-    numbers = {shape: number for number, shape in enumerate(SHAPES, start=1)}
+    all_classes = SHAPES
     smallest = 32
     most_objects = 7
 
