@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
-from perpixel.nn.layers import Deformable, HeadNorm, Scale, Tower, head_conv
+from perpixel.nn.layers import Deformable, Scale, Tower, TowerNorm, head_conv
 from perpixel.nn.normalizer import Normalization, PositiveCount
 from perpixel.ops.assign import LevelRanges, ignore_crowds, inside_sampling_region, smallest_object
 from perpixel.ops.boxes import boxes_from_distances, distances_to_sides, overlap
@@ -33,7 +33,7 @@ class FCOS(BoxHeadConfig):
     Attributes:
         class_convs, box_convs: depth of the two towers.
         shared_convs: convolutions both towers share before they part ("shtw." of table 3.9).
-        norm: of the towers (table 3.5).
+        norm: of the towers (table 3.5); `batch` norms are each level's own (AdelaiDet's "bn_head").
         deformable: the last convolution of either tower is deformable (3.3.3); `v1` without weights of its samples (MEInst).
         level_scales: one learnable factor a level on the distances.
         initial_distance: every side's distance at the start of training, in strides (with `relu`). At the references' 0 half of
@@ -60,7 +60,7 @@ class FCOS(BoxHeadConfig):
     class_convs: int = 4
     box_convs: int = 4
     shared_convs: int = 0
-    norm: HeadNorm = "group"
+    norm: TowerNorm = "group"
     deformable: Deformable = False
     level_scales: bool = True
     initial_distance: float = 0.0
@@ -102,9 +102,10 @@ class FCOSHead(BoxHead):
         super().__init__()
         self.config = config
         self.strides = strides
-        self.shared_tower = Tower(channels, config.shared_convs, config.norm)
-        self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable)
-        self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable)
+        levels = len(strides)
+        self.shared_tower = Tower(channels, config.shared_convs, config.norm, levels=levels)
+        self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable, levels)
+        self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable, levels)
         self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
         self.predicts_boxes = config.box_loss != "none"
         self.distances = head_conv(channels, 4, bias=config.initial_distance) if self.predicts_boxes else None
@@ -115,9 +116,9 @@ class FCOSHead(BoxHead):
 
     def forward(self, pyramid: Pyramid) -> DenseOutputs:
         """Class logits, boxes and quality at every location of the pyramid."""
-        shared = [self.shared_tower(x) for x in pyramid]
-        class_towers = [self.class_tower(x) for x in shared]
-        towers = [self.box_tower(x) for x in shared]
+        shared = [self.shared_tower(x, level) for level, x in enumerate(pyramid)]
+        class_towers = [self.class_tower(x, level) for level, x in enumerate(shared)]
+        towers = [self.box_tower(x, level) for level, x in enumerate(shared)]
         logits = join_levels([self.class_logits(x) for x in class_towers])
         locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
         distances = self._distances(towers, locations)

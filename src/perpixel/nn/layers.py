@@ -11,6 +11,8 @@ from perpixel.errors import InputError
 from perpixel.nn.deform import DeformConv2d
 
 HeadNorm = Literal["group", "none"]
+TowerNorm = Literal["group", "batch", "none"]
+"""Of the box head's towers: batch norms need to know the level."""
 Deformable = Literal[False, True, "v1"]
 """Whether a convolution samples at learned offsets, and in which version: True weights each sample (v2), "v1" does not."""
 
@@ -53,11 +55,12 @@ class Tower(nn.Sequential):
     Args:
         channels: in and out.
         depth: how many convolutions; 0 passes its input through.
-        norm: GroupNorm of 32 groups (FCOS) or none (RetinaNet).
+        norm: GroupNorm of 32 groups (FCOS), BatchNorm with statistics and affine map of each level's own, or none (RetinaNet).
         deformable: the last convolution samples at learned offsets (thesis 002, 3.3.3).
+        levels: of the pyramid; only batch norms ask.
     """
 
-    def __init__(self, channels: int, depth: int, norm: HeadNorm, deformable: Deformable = False):
+    def __init__(self, channels: int, depth: int, norm: TowerNorm, deformable: Deformable = False, levels: int = 1):
         if norm == "group" and depth and channels % 32:
             raise InputError(
                 f"model.neck.channels={channels} does not divide into GroupNorm's 32 groups: use a multiple of 32"
@@ -70,8 +73,20 @@ class Tower(nn.Sequential):
                 layers.append(head_conv(channels, channels))
             if norm == "group":
                 layers.append(nn.GroupNorm(32, channels))
+            elif norm == "batch":
+                layers.append(LevelNorms(nn.BatchNorm2d(channels) for _ in range(levels)))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
+
+    def forward(self, x: Float[Tensor, "b c h w"], level: int = 0) -> Float[Tensor, "b c h w"]:
+        """The features of one level's map; its number chooses the batch norms."""
+        for layer in self:
+            x = layer[level](x) if isinstance(layer, LevelNorms) else layer(x)
+        return x
+
+
+class LevelNorms(nn.ModuleList):
+    """The batch norms after a convolution that all levels share, one for each: levels differ in their statistics."""
 
 
 class Scale(nn.Module):
