@@ -79,6 +79,16 @@ def test_command(tmp_path, capsys):
     assert exact["objects"] > 0 and 0 < exact["fastest"] <= exact["median"]
 
 
+def test_another_recipe_is_a_peer(capsys):
+    """Random scores find objects in a panoptic model too."""
+    settings = [setting.replace("model.", "model.detector.") for setting in TINY]
+    words = ["benchmark", "condinst_panoptic_mobilenetv2", *settings, "--size", "64", "96", "--rounds", "1"]
+    assert main([*words, "--fast", "exact", "--vs", "dr1mask_shapes"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "exact |" in line]
+    assert [row[1].strip() for row in rows] == ["dr1mask_shapes exact", "condinst_panoptic_mobilenetv2 exact"]
+    assert rows[0][2].strip() == "1.00x" and int(rows[1][-4]) > 0
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

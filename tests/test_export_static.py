@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 import torch
 
+from parity.whole_masks import paste_box_masks
 from perpixel.cli.export import source_of
 from perpixel.engine.checkpoint import build_model
 from perpixel.engine.export import export_detector
@@ -14,7 +15,7 @@ from perpixel.models.candidates import Selection
 from perpixel.models.duplicates import BoxNMS
 from perpixel.models.static import apart, best_pairs, choose, first_of_images
 from perpixel.ops.locations import grid_points
-from perpixel.ops.masks import paste_box_masks, probabilities_in_input
+from perpixel.ops.masks import probabilities_in_input
 from perpixel.structures import BoxMasks, DenseOutputs, ImageMasks, Locations
 
 

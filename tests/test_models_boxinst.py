@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from outlines import diamond_and_disc, overlaps, taught
 from perpixel.errors import InputError
 from perpixel.models import boxinst
 from perpixel.models.boxinst import BoxInst, filled_boxes, projection_loss
 from perpixel.models.candidates import BestPositives
 from perpixel.models.condinst import CondInst
 from perpixel.ops.color import lab
-from perpixel.ops.masks import resize_image_masks
 from perpixel.structures import Batch, Targets
 from test_models_condinst import BOX_HEADS, batch_of, build, candidates_at
 
@@ -196,22 +196,7 @@ def test_boxes_teach_outlines():
     """A diamond and a disc, each in its colour, and not one mask: the diamond's overlap with what is found passes 0.7, the
     disc's 0.85, where their boxes filled would reach 0.5 and 0.785."""
     torch.manual_seed(0)
-    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
-    masks = torch.stack([(x - 28).abs() + (y - 28).abs() < 20, (x - 70).square() + (y - 36).square() < 20**2])
-    boxes = torch.tensor([[8.0, 8, 48, 48], [50.0, 16, 90, 56]])
-    image = torch.full((3, 64, 96), 60, dtype=torch.uint8)
-    image[0, masks[0]], image[2, masks[1]] = 220, 220
-    target = Targets(boxes, torch.tensor([0, 1]))
-    batch = Batch(image[None].repeat(2, 1, 1, 1), ((64, 96),) * 2, ((64, 96),) * 2, (target, target))
-    model = build(BOX_HEADS[0], replace(SMALL, warmup_steps=100, bottom_pixels=0)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    for step in range(100):
-        optimizer.zero_grad()
-        sum(model.loss(replace(batch, progress=step)).values()).backward()
-        optimizer.step()
-    found = model.eval().predict(replace(batch, targets=None))[0]
-    for label, least in ((0, 0.7), (1, 0.85)):
-        row = torch.nonzero(found.labels == label)[0]
-        mask = resize_image_masks(found.masks.rows(row).values, found.masks.stride, (64, 96), (64, 96))[0]
-        overlap = (mask & masks[label]).sum() / (mask | masks[label]).sum()
-        assert overlap > least
+    batch = diamond_and_disc()
+    model = build(BOX_HEADS[0], replace(SMALL, warmup_steps=100, bottom_pixels=0))
+    found = taught(model, without_masks(batch), steps=100, rate=1e-3)
+    assert (overlaps(found, batch) > torch.tensor([0.7, 0.85])).all()

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parity.whole_masks import paste_box_masks, resize_image_masks
 from perpixel.ops.mask_windows import GROUP, each_mask, encoded, windows
-from perpixel.ops.masks import paste_box_masks, resize_image_masks
 from perpixel.ops.runs import encode
 from perpixel.structures import BoxMasks, ImageMasks
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpixel.ops.masks import aligned_bilinear, paste_box_masks, resize_image_masks
+from parity.whole_masks import paste_box_masks, resize_image_masks
+from perpixel.ops.masks import aligned_bilinear
 
 
 def slow_paste(values: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from outlines import overlaps, taught, triangle_and_disc
+from parity.whole_masks import paste_box_masks
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
 from perpixel.models.detector import DetectorConfig
@@ -18,31 +20,15 @@ from perpixel.models.retinanet import RetinaNet
 from perpixel.models.target_boxes import OverlappingPoints, Shares
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
-from perpixel.ops.boxes import overlap
 from perpixel.ops.dynamic import dynamic_conv
-from perpixel.ops.masks import crop_masks, edge_pixels, paste_box_masks
+from perpixel.ops.masks import crop_masks, edge_pixels
 from perpixel.recipes import get_table
 from perpixel.structures import Batch, Candidates, DenseOutputs, Locations, Matches, Targets
+from tiny_batches import triangles
 
 SMALL = PointINS(size=4, width=8, convs=1)
 WITH_ANCHORS = replace(SMALL, indicator=Indicator(("stride", "anchor", "center", "sides")))
 DETECTORS = [(FCOS(class_convs=1, box_convs=1, initial_distance=1.0), SMALL), (RetinaNet(convs=1), WITH_ANCHORS)]
-
-
-def batch_of(objects):
-    """Two 64 x 96 images with the given number of objects each, every one the upper left triangle of its box."""
-    generator = torch.Generator().manual_seed(sum(objects))
-    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
-    targets = []
-    for count in objects:
-        low = torch.rand(count, 2, generator=generator) * torch.tensor([50.0, 25.0])
-        boxes = torch.cat([low, low + 16 + torch.rand(count, 2, generator=generator) * 20], dim=1)
-        masks = torch.zeros(count, 64, 96, dtype=torch.bool)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
-            mask[(x > x1) & (y > y1) & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) < 1)] = True
-        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator), masks=masks))
-    images = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8, generator=generator)
-    return Batch(images, ((64, 96), (60, 90)), ((64, 96),) * 2, tuple(targets))
 
 
 def tiny(box_head, instance, channels=64):
@@ -117,7 +103,7 @@ def test_the_first_channels_are_the_upper_left_cell():
 def test_templates_at_candidates_equal_the_dense_convolution(kernel):
     """And the whole head the slow way, a candidate at a time; two anchors of one cell have one template and two masks."""
     model = tiny(RetinaNet(convs=1), replace(WITH_ANCHORS, kernel=kernel)).build(3).eval()
-    head, batch = model.instance_head, batch_of((3, 2))
+    head, batch = model.instance_head, triangles((3, 2))
     torch.nn.init.normal_(head.up_scaling.weight, std=0.2)
     torch.nn.init.normal_(head.mask.to_logits.weight)
     with torch.no_grad():
@@ -304,21 +290,21 @@ def test_loss_by_hand():
 def test_on_every_detector(head, instance, objects):
     torch.manual_seed(0)
     model = tiny(head, instance).build(3).train()
-    losses = model.loss(batch_of(objects))
+    losses = model.loss(triangles(objects))
     sum(losses.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert (losses["mask"] > 0.1) == (objects != (0, 0))
-    found = model.eval().predict(replace(batch_of(objects), targets=None))
+    found = model.eval().predict(replace(triangles(objects), targets=None))
     assert all(f.masks.values.shape == (len(f), 8, 8) for f in found)
     model.selection = Selection(threshold=1.0)
-    assert [len(found.masks.values) for found in model.eval().predict(batch_of(objects))] == [0, 0]
+    assert [len(found.masks.values) for found in model.eval().predict(triangles(objects))] == [0, 0]
 
 
 def test_the_detectors_loss_feels_no_mask():
     """Regressed target boxes are detached: the mask loss reaches the box tower through templates, not the box predictor."""
     torch.manual_seed(0)
     model = tiny(RetinaNet(convs=1), WITH_ANCHORS).build(3).train()
-    model.loss(batch_of((3, 2)))["mask"].backward()
+    model.loss(triangles((3, 2)))["mask"].backward()
     assert model.box_head.deltas.weight.grad is None
     assert all(p.grad is not None for p in model.box_head.box_tower.parameters())
 
@@ -326,7 +312,7 @@ def test_the_detectors_loss_feels_no_mask():
 @pytest.mark.parametrize("head, instance", DETECTORS, ids=["FCOS", "RetinaNet"])
 def test_masks_before_nms_are_those_after_it(head, instance, monkeypatch):
     """Both orders of "Inference Details": the same detections, from more masks."""
-    model, batch = tiny(head, instance).build(3).eval(), replace(batch_of((1, 1)), targets=None)
+    model, batch = tiny(head, instance).build(3).eval(), replace(triangles((1, 1)), targets=None)
     torch.nn.init.normal_(model.instance_head.mask.to_logits.weight)
     counts = []
     predict = model.instance_head.predict
@@ -346,14 +332,14 @@ def test_half_precision_towers():
     for parts in (("stride", "center", "sides"), ("features",)):
         model = tiny(FCOS(class_convs=1, box_convs=1), replace(SMALL, indicator=Indicator(parts))).build(3).train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = model.loss(batch_of((3, 2)))
+            losses = model.loss(triangles((3, 2)))
         assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
 
 
 def test_settings_that_do_not_fit_are_said_in_a_sentence():
     model = tiny(FCOS(class_convs=1, box_convs=1, initial_distance=1.0), WITH_ANCHORS).build(3)
     with pytest.raises(InputError, match="leave out 'anchor'"):
-        model.loss(batch_of((3, 2)))
+        model.loss(triangles((3, 2)))
     for change in (lambda: Indicator(()), lambda: Indicator(("sides", "sides")), lambda: PointINS(width=0)):
         with pytest.raises(InputError, match=r"model\.instance\."):
             change()
@@ -369,24 +355,6 @@ def test_every_row_is_there():
 def test_it_learns_outlines(head, instance):
     """A triangle and a disc, until each mask overlaps its own by more than 0.85; their boxes filled would by 0.5 and 0.785."""
     torch.manual_seed(0)
-    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
-    masks = torch.stack([(x - 8 < y - 8) & (x > 8) & (y < 48), (x - 70).square() + (y - 36).square() < 20**2])
-    boxes = torch.tensor([[8.0, 8, 48, 48], [50.0, 16, 90, 56]])
-    image = torch.full((3, 64, 96), 60, dtype=torch.uint8)
-    image[0, masks[0]], image[2, masks[1]] = 220, 220
-    target = Targets(boxes, torch.tensor([0, 1]), masks)
-    batch = Batch(image[None], ((64, 96),), ((64, 96),), (target,))
-    model = tiny(head, replace(instance, size=8, width=16)).build(3).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=110)
-    for _ in range(110):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-        schedule.step()
-    found = model.eval().predict(replace(batch, targets=None))[0]
-    for label in (0, 1):
-        row = torch.nonzero(found.labels == label)[0]
-        mask = paste_box_masks(found.masks.values[row], found.boxes[row], (64, 96))[0]
-        iou = (mask & masks[label]).sum() / (mask | masks[label]).sum()
-        assert iou > 0.85, (label, iou, overlap(found.boxes[row], boxes[label][None])[0])
+    batch = triangle_and_disc()
+    found = taught(tiny(head, replace(instance, size=8, width=16)).build(3), batch, steps=110)
+    assert overlaps(found, batch).min() > 0.85

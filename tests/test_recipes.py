@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from parity.whole_masks import resize_image_masks
 from perpixel.config import ConfigError
 from perpixel.engine.recipe import recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
@@ -13,7 +14,6 @@ from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.ops.boxes import pairwise_iou
-from perpixel.ops.masks import resize_image_masks
 from perpixel.recipes import all_recipes, get_recipe
 from perpixel.structures import Batch, Targets
 from tiny_batches import batch_of, filled

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
+from outlines import overlaps, taught, triangle_and_disc
 from perpixel.errors import InputError
 from perpixel.models.candidates import RandomPositives, Selection
 from perpixel.models.detector import DetectorConfig
@@ -18,7 +19,6 @@ from perpixel.nn.backbones import Backbone
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.fpn import FPN
 from perpixel.ops.box_sampling import bin_centers, kernel_places, level_of_size, sample_maps
-from perpixel.ops.masks import paste_box_masks
 from perpixel.recipes import get_table
 from perpixel.structures import Batch, Candidates, DenseOutputs, Locations, Matches, Targets
 from tiny_batches import batch_of
@@ -399,26 +399,9 @@ def test_every_row_is_there():
 @pytest.mark.parametrize("instance", [SmalMask(convs=1), SmalMask2(lengths=(32.0, 64.0))], ids=["dense", "two-stage"])
 def test_it_learns_outlines(instance):
     """A triangle and a disc, until each mask overlaps its own by more than 0.93; their boxes filled would by 0.5 and 0.785."""
-    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
-    masks = torch.stack([(x - 8 < y - 8) & (x > 8) & (y < 48), (x - 70).square() + (y - 36).square() < 20**2])
-    boxes = torch.tensor([[8.0, 8, 48, 48], [50.0, 16, 90, 56]])
-    image = torch.full((3, 64, 96), 60, dtype=torch.uint8)
-    image[0, masks[0]], image[2, masks[1]] = 220, 220
-    batch = Batch(image[None], ((64, 96),), ((64, 96),), (Targets(boxes, torch.tensor([0, 1]), masks),))
+    batch = triangle_and_disc()
     config = replace(tiny(DETECTORS["FCOS"], instance), neck=FPN(channels=64))
-    model = config.build(3).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=70)
-    for _ in range(70):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-        schedule.step()
-    found = model.eval().predict(replace(batch, targets=None))[0]
-    for label in (0, 1):
-        row = torch.nonzero(found.labels == label)[0]
-        mask = paste_box_masks(found.masks.values[row], found.boxes[row], (64, 96))[0]
-        assert (mask & masks[label]).sum() / (mask | masks[label]).sum() > 0.93
+    assert overlaps(taught(config.build(3), batch, steps=70), batch).min() > 0.93
 
 
 def test_the_limit_bounds_a_crowded_batch():

@@ -35,3 +35,19 @@ def batch_of(objects):
         targets.append(Targets(boxes, labels, masks, centers, keypoints, stuff=stuff))
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
     return Batch(images, sizes, ((96, 96),) * 2, tuple(targets))
+
+
+def triangles(objects):
+    """Two 64 x 96 images with the given number of objects each, every one the upper left triangle of its box."""
+    generator = torch.Generator().manual_seed(sum(objects))
+    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+    targets = []
+    for count in objects:
+        low = torch.rand(count, 2, generator=generator) * torch.tensor([50.0, 25.0])
+        boxes = torch.cat([low, low + 16 + torch.rand(count, 2, generator=generator) * 20], dim=1)
+        masks = torch.zeros(count, 64, 96, dtype=torch.bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+            mask[(x > x1) & (y > y1) & ((x - x1) / (x2 - x1) + (y - y1) / (y2 - y1) < 1)] = True
+        targets.append(Targets(boxes, torch.randint(3, (count,), generator=generator), masks=masks))
+    images = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    return Batch(images, ((64, 96), (60, 90)), ((64, 96),) * 2, tuple(targets))

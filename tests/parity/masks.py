@@ -15,9 +15,10 @@ from perpixel.models.condinst import CondInstHead
 from perpixel.models.detector import Detector
 from perpixel.models.meinst import MEInstHead
 from perpixel.ops.boxes import clip_boxes
-from perpixel.ops.masks import paste_box_masks, resize_image_masks
 from perpixel.ops.sampling import conv_at, patches_at
 from perpixel.structures import Batch, BoxMasks, Candidates, ImageMasks
+
+from .whole_masks import paste_box_masks, resize_image_masks
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from perpixel.cli.settings import FAST, add_device, add_settings, chosen_device, with_settings
 from perpixel.errors import InputError
 
-PEERS = ("torchvision",)
+TORCHVISION = "torchvision"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument("--fast", nargs="+", choices=FAST, help="levels of speed to compare (default: off exact)")
     parser.add_argument(
-        "--vs", metavar="torchvision", help="a peer to measure in the same run: torchvision's FCOS R-50"
+        "--vs",
+        nargs="+",
+        default=[],
+        metavar="PEER",
+        help="what to measure in the same run: torchvision (its FCOS R-50), other recipes or files",
     )
     parser.add_argument(
         "--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="of the picture"
@@ -28,11 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a table of times, and writes it as JSON where asked."""
-    if arguments.vs is not None and arguments.vs not in PEERS:
-        raise InputError(
-            f"--vs {arguments.vs}: only what is measured in the same run can be compared, and the peers are {', '.join(PEERS)}"
-        )
+    """Prints a table of times, each against the first peer, and writes it as JSON where asked."""
     if min(*arguments.size, arguments.rounds) < 1:
         raise InputError(
             f"--size {arguments.size[0]} {arguments.size[1]} --rounds {arguments.rounds}: say numbers above 0"
@@ -51,11 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     device = chosen_device(arguments.device)
     picture = random_picture(tuple(arguments.size))
     subjects: list[Subject] = []
-    if arguments.vs == "torchvision":
-        subjects.append(Torchvision(picture, device))
-    for name, predictor in _predictors(arguments, device):
-        print(f"{name}: {predictor.speed}")
-        subjects.append(Ours(name, predictor, picture, arguments.score))
+    for peer in (*arguments.vs, arguments.subject):
+        if peer == TORCHVISION:
+            subjects.append(Torchvision(picture, device))
+            continue
+        asked = (
+            (arguments.settings, arguments.fast) if peer == arguments.subject else ([], _levels(peer, arguments.fast))
+        )
+        for name, predictor in _predictors(peer, *asked, device, arguments.device is not None):
+            print(f"{name}: {predictor.speed}")
+            subjects.append(Ours(name, predictor, picture, arguments.score))
     report = measure(subjects, tuple(arguments.size), arguments.rounds)
     print(report)
     if arguments.json is not None:
@@ -68,32 +73,45 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _predictors(arguments: argparse.Namespace, device):
-    """Name and predictor of each level."""
+def _levels(peer: str, levels: list[str] | None) -> list[str] | None:
+    """The levels asked for, of a peer that has any."""
+    from perpixel.engine.exported import is_exported
+
+    return None if is_exported(peer) else levels
+
+
+def _predictors(subject: str, settings: list[str], levels: list[str] | None, device, chosen: bool):
+    """Name and predictor of each level of a recipe or a file; `chosen`: the user named the device."""
     import torch
 
     from perpixel.engine.benchmark import spread_logits
     from perpixel.engine.exported import is_exported
     from perpixel.engine.load import load
     from perpixel.engine.predict import Predictor
+    from perpixel.models.heads import BoxHead
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
 
-    subject, levels = arguments.subject, arguments.fast
     if is_exported(subject):
-        if arguments.settings or levels:
+        if settings or levels:
             raise InputError(f"{subject} is as it was exported: leave --fast and settings out")
-        yield Path(subject).name, load(subject, None if arguments.device is None else device)
+        yield Path(subject).name, load(subject, device if chosen else None)
         return
+    if Path(subject).suffix == ".json":
+        raise InputError(
+            f"--vs {subject}: only what runs in the same process can be compared; give a recipe or a model's file"
+        )
     if Path(subject).suffix == ".safetensors":
-        if arguments.settings:
-            raise InputError(f"{subject} holds its own settings: leave {arguments.settings[0]} out")
+        if settings:
+            raise InputError(f"{subject} holds its own settings: leave {settings[0]} out")
         plain = load(subject, device, optimize="off")
     else:
-        recipe = with_settings(get_recipe(subject), arguments.settings)
+        recipe = with_settings(get_recipe(subject), settings)
         torch.manual_seed(0)
-        model = without_pretrained(recipe.model).build(80)
-        spread_logits(model.box_head.class_logits, getattr(model.box_head, "distances", None))  # pyright: ignore
+        model = without_pretrained(recipe.model).build(80, stuff=53)
+        for part in model.modules():
+            if isinstance(part, BoxHead):
+                spread_logits(part.class_logits, getattr(part, "distances", None))  # pyright: ignore
         plain = Predictor(model, [str(number) for number in range(80)], device=device)
     assert isinstance(plain, Predictor)
     for level in levels or ("off", "exact"):

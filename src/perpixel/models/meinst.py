@@ -15,6 +15,7 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.models.candidates import positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
+from perpixel.models.mask_losses import mask_cross_entropy
 from perpixel.models.mask_truth import drawn, masks_of_objects
 from perpixel.nn.large_kernel import LargeKernel
 from perpixel.nn.layers import HeadNorm, Tower, head_conv
@@ -99,9 +100,9 @@ class MEInstHead(InstanceHead):
         said = self.numbers(dense, candidates)
         truth = self.truth(candidates, batch)
         if self.code is None:
-            each = pixel_loss(said, truth)
+            each = mask_cross_entropy(said.unflatten(1, (self.size, self.size)), truth)
         elif self.config.encoding == "implicit":
-            each = pixel_loss(self.code.logits(said, candidates.labels).flatten(1), truth)
+            each = mask_cross_entropy(self.code.logits(said, candidates.labels), truth)
         else:
             each = distance(self.config.nearness, said, self.code.encode(truth, candidates.labels))
         near = centerness(distances_to_sides(candidates.points, candidates.boxes))
@@ -134,9 +135,3 @@ def distance(nearness: Nearness, said: Float[Tensor, "n d"], wanted: Float[Tenso
             return smooth_l1(difference, 1.0).mean(dim=1)
         case "cosine":
             return 1 - F.cosine_similarity(said, wanted, dim=1)
-
-
-def pixel_loss(logits: Float[Tensor, "n p"], truth: Bool[Tensor, "n s s"]) -> Float[Tensor, " n"]:
-    """Mean cross entropy of each mask's pixels."""
-    wanted = truth.flatten(1).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)

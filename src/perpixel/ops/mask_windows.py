@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from perpixel.ops.axes import at_pixels_of_photo, between
 from perpixel.ops.masks import tents
 from perpixel.ops.runs import Run, encode_window
 from perpixel.structures import BoxMasks, ImageMasks
@@ -97,7 +98,10 @@ class _Axis:
     """How the pixels of the original are made from cells along one axis, in groups of `GROUP` neighbouring pixels."""
 
     def __init__(self, cells: int, stride: int, inside: int, pixels: int, device: torch.device):
-        weights = _axis_weights(cells, stride, inside, pixels, device)
+        # Pixel p of the input lies (p - stride // 2) / stride cells from the first one (`aligned_bilinear`).
+        weights = at_pixels_of_photo(
+            between((torch.arange(inside, device=device) - stride // 2) / stride, cells), pixels
+        )
         self.count = pixels
         grouped = functional.pad(weights, (0, 0, 0, -pixels % GROUP)).unflatten(0, (-1, GROUP))
         self.reads = (grouped > 0).any(dim=1).cpu().numpy()
@@ -124,19 +128,6 @@ class _Axis:
         """The pixels of these groups from the cells, of which `values` holds those from `start` on."""
         pixels = torch.bmm(self.weights[groups], values[self.index[groups] - start])
         return pixels.flatten(0, 1)[: self.count - groups.start * GROUP]
-
-
-def _axis_weights(
-    cells: int, stride: int, inside: int, pixels: int, device: torch.device
-) -> Float[Tensor, "pixels cells"]:
-    """The two interpolations along one axis, as a matrix whose rows add up to 1."""
-    # Pixel p of the input lies (p - stride // 2) / stride cells from the first one, and never before it or past the last.
-    at = (torch.arange(inside, device=device) - stride // 2).clamp(min=0) / stride
-    enlarge = (1 - (at.clamp(max=cells - 1)[:, None] - torch.arange(cells, device=device)).abs()).clamp(min=0)
-    at = ((torch.arange(pixels, device=device) + 0.5) * (inside / pixels) - 0.5).clamp(min=0)
-    below = at.long().clamp(max=inside - 1)
-    part = (at - below)[:, None]
-    return (1 - part) * enlarge[below] + part * enlarge[(below + 1).clamp(max=inside - 1)]
 
 
 def _span(present: Bool[np.ndarray, " n"]) -> slice:

@@ -1,6 +1,6 @@
-"""Mask probabilities in the frame of a box or of the network's input, and masks of the original image: what is meant.
+"""Mask probabilities in the frame of a box or of the network's input: how one becomes the other.
 
-`perpixel.ops.mask_windows` gives the same masks of the image, computed only where they can be.
+`perpixel.ops.mask_windows` makes masks of the photo from either.
 """
 
 import torch
@@ -12,30 +12,19 @@ from torchvision.ops import roi_align
 from perpixel.structures import BoxMasks, ImageMasks
 
 
-def paste_box_masks(
-    values: Float[Tensor, "n s s"],
-    boxes: Float[Tensor, "n 4"],
-    size: tuple[int, int],
-    threshold: float = 0.5,
-) -> Bool[Tensor, "n h w"]:
-    """Masks of the image from values over each box, corner to corner.
+def spread_over_boxes(
+    values: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """Values over each box, corner to corner, at every pixel of the image, all instances at once.
 
-    Value (i, j) stands at the centre of its cell of the box; between centres it is bilinear, beyond the outermost
-    centres it falls to 0 within one cell. A pixel belongs to the mask where the value at its centre is >= `threshold`.
+    Value (i, j) stands at the centre of its cell of the box; between centres it is bilinear, beyond the outermost centres
+    it falls to 0 within one cell.
 
     Args:
         values: (n, s, s) probabilities.
         boxes: (n, 4) xyxy in pixels of the image.
         size: (height, width) of the image.
-        threshold: smallest probability inside the mask.
     """
-    return spread_over_boxes(values, boxes, size) >= threshold
-
-
-def spread_over_boxes(
-    values: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
-) -> Float[Tensor, "n h w"]:
-    """The values at every pixel of the image, as `paste_box_masks` says, all instances at once."""
     vertical = tents(boxes[:, 1], boxes[:, 3], slice(0, size[0]), values.shape[1])
     horizontal = tents(boxes[:, 0], boxes[:, 2], slice(0, size[1]), values.shape[2])
     # Bilinear interpolation is separable: two small matrix products instead of a gather a pixel.
@@ -56,7 +45,7 @@ def tents(
 def crop_masks(
     masks: Bool[Tensor, "m h w"], rows: Int[Tensor, " n"], boxes: Float[Tensor, "n 4"], size: int
 ) -> Bool[Tensor, "n s s"]:
-    """What `paste_box_masks` should have been given: each box cut into `size` x `size` cells, true where half a cell is mask.
+    """What `spread_over_boxes` should have been given: each box cut into `size` x `size` cells, true where half a cell is mask.
 
     Args:
         masks: (m, h, w) of one image.
@@ -111,25 +100,3 @@ def probabilities_in_input(
     if isinstance(masks, BoxMasks):
         return spread_over_boxes(masks.values, boxes, size)
     return aligned_bilinear(masks.values[:, None].float(), masks.stride)[:, 0, : size[0], : size[1]]
-
-
-def resize_image_masks(
-    values: Float[Tensor, "n h w"],
-    stride: int,
-    input_size: tuple[int, int],
-    original_size: tuple[int, int],
-    threshold: float = 0.5,
-) -> Bool[Tensor, "n h2 w2"]:
-    """Masks of the original image from probabilities over the padded network input.
-
-    `aligned_bilinear` to the padded input, crop to the image inside the padding, bilinear to the original, threshold.
-
-    Args:
-        values: (n, h, w) probabilities at `stride` pixels of the input a step.
-        stride: pixels of the input an index step.
-        input_size: (height, width) of the image inside the padding.
-        original_size: (height, width) of the result.
-        threshold: masks hold what is strictly larger.
-    """
-    large = aligned_bilinear(values[:, None].float(), stride)[:, :, : input_size[0], : input_size[1]]
-    return functional.interpolate(large, size=original_size, mode="bilinear", align_corners=False)[:, 0] > threshold

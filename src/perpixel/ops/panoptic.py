@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from perpixel.errors import InputError
+from perpixel.ops.axes import at_pixels_of_photo, between
 from perpixel.ops.mask_windows import Window
 from perpixel.structures import Segments
 
@@ -105,18 +105,13 @@ def class_map(
         chunk_bytes: memory for full-size logits at any time.
     """
     logits = logits.float()
-    down = _axis_weights(logits.shape[1], stride, input_size[0], original_size[0], logits.device)
-    across = _axis_weights(logits.shape[2], stride, input_size[1], original_size[1], logits.device)
+    down = _axis(logits.shape[1], stride, input_size[0], original_size[0], logits.device)
+    across = _axis(logits.shape[2], stride, input_size[1], original_size[1], logits.device)
     wide = logits @ across.T
     rows = max(1, chunk_bytes // (wide.element_size() * wide.shape[0] * wide.shape[2]))
     return torch.cat([torch.einsum("yh,khx->kyx", part, wide).argmax(dim=0) for part in down.split(rows)])
 
 
-def _axis_weights(
-    cells: int, stride: int, inside: int, pixels: int, device: torch.device
-) -> Float[Tensor, "pixels cells"]:
-    """What both steps do along one axis, as a matrix: their effect on each unit vector."""
-    units = torch.eye(cells, device=device)[:, None, :, None]
-    large = functional.interpolate(units, size=(cells * stride, 1), mode="bilinear", align_corners=False)
-    photo = functional.interpolate(large[:, :, :inside], size=(pixels, 1), mode="bilinear", align_corners=False)
-    return photo[:, 0, :, 0].T
+def _axis(cells: int, stride: int, inside: int, pixels: int, device: torch.device) -> Float[Tensor, "pixels cells"]:
+    """Both steps along one axis; pixel p of the input lies (p + 0.5) / stride - 0.5 cells from the first one."""
+    return at_pixels_of_photo(between((torch.arange(inside, device=device) + 0.5) / stride - 0.5, cells), pixels)

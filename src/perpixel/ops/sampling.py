@@ -72,11 +72,6 @@ def portions(candidates: Candidates, at_once: int) -> tuple[Int[Tensor, " _"], .
     return (rows,) if torch.compiler.is_exporting() else rows.split(at_once)
 
 
-def rows_at(values: Float[Tensor, "b l d"], candidates: Candidates) -> Float[Tensor, "n d"]:
-    """Rows of a dense table at the candidates."""
-    return values[candidates.image, candidates.location]
-
-
 def image_rows(candidates: Candidates, image: int) -> Int[Tensor, " m"]:
     """Rows of the candidates that belong to one image of the batch."""
     return torch.nonzero(candidates.image == image).squeeze(1)
