@@ -101,6 +101,8 @@ class Batch(_Movable):
         originals: (height, width) of each image as the user has it, before the resize; boxes of the input scale to it.
         targets: ground truth an image, or None at inference.
         ids: what names each image in messages and results.
+        before: of a video, the frames before the images, the earliest first, each a batch of its own with the same geometry;
+            where a video has no earlier frame its first one stands again.
         progress: optimiser steps taken so far; what depends on training progress (BoxInst's warm-up) reads it here.
     """
 
@@ -109,6 +111,7 @@ class Batch(_Movable):
     originals: tuple[tuple[int, int], ...] = ()
     targets: tuple[Targets, ...] | None = None
     ids: tuple[Any, ...] = ()
+    before: tuple["Batch", ...] = ()
     progress: int = 0
 
     def __len__(self) -> int:

@@ -10,6 +10,8 @@ from numpy import ndarray
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
+from perpixel.data.dataset import PastFrame
+from perpixel.data.image import read_image
 from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
 from perpixel.data.table import Faults, TableBuilder, TableDataset
@@ -58,6 +60,23 @@ class CityscapesDataset(TableDataset):
         values[list(THINGS.values())] = 0
         values[list(STUFF.values())] = np.arange(1, len(STUFF) + 1)
         return values[np.where(ids >= 1000, ids // 1000, ids.clip(min=0))]
+
+    def before(self, index: int, count: int) -> list[PastFrame]:
+        """Frames from the package leftImg8bit_sequence beside the photos: nobody labelled them.
+
+        Raises:
+            InputError: the package is not there, or a frame cannot be read.
+        """
+        photo = self.path(index)
+        folder = self.folder.parent.parent / "leftImg8bit_sequence" / self.folder.name / photo.parent.name
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: there is no such folder with the frames before {photo.name}: unpack leftImg8bit_sequence, or set"
+                " data.frames=1"
+            )
+        stem, _, number = photo.name.removesuffix(_PHOTO).rpartition("_")
+        names = [f"{stem}_{int(number) - back:0{len(number)}}{_PHOTO}" for back in range(count, 0, -1)]
+        return [PastFrame(read_image(folder / name), None) for name in names]
 
     def instance_ids(self, index: int) -> Int32[ndarray, "h w"]:
         """Of each pixel: 1000 * class + number of the object, or the class alone where no single object is told.

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -63,6 +63,13 @@ class Record:
         return len(self.boxes)
 
 
+class PastFrame(NamedTuple):
+    """A frame of a video before an image of the data set: its pixels, and its map of stuff where somebody made one."""
+
+    image: Image
+    stuff: UInt8[ndarray, "_ _"] | None
+
+
 class Dataset(ABC):
     """Images with objects, by number 0..len-1.
 
@@ -108,6 +115,16 @@ class Dataset(ABC):
         raise InputError(
             f"{self.name}: says nothing of stuff; name a COCO panoptic json, Cityscapes' split or scenes:200"
         )
+
+    def before(self, index: int, count: int) -> list[PastFrame]:
+        """The `count` frames before image `index` in its video, the earliest first.
+
+        Where the video begins later, its first frame stands for those that are missing.
+
+        Raises:
+            InputError: the data set knows of no videos, or a file cannot be read.
+        """
+        raise InputError(f"{self.name}: its images are no frames of videos: set data.frames=1, or name CamVid's split")
 
     @property
     @abstractmethod

@@ -6,18 +6,19 @@ masks as two tensors, which keeps shared memory and file handles few.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from perpixel.data.dataset import Dataset, Image
+from perpixel.data.dataset import Dataset, Image, PastFrame
 from perpixel.data.geometry import resized_size, whole
 from perpixel.data.order import StepOrder, shape_groups
 from perpixel.data.sample import Sample, test_sample, train_sample
@@ -136,7 +137,7 @@ def prepare_image(image: Image, test: TestSize) -> tuple[UInt8[Tensor, "3 h w"],
 
 @dataclass(frozen=True)
 class _Packed:
-    """A batch on its way from a worker: two or three large tensors, the rest small arrays."""
+    """A batch on its way from a worker: a few large tensors, the rest small arrays; of past frames images and stuff alone."""
 
     images: Tensor | None
     masks: Tensor | None
@@ -145,13 +146,13 @@ class _Packed:
     stuff: Tensor | None = None
     skipped: tuple[str, ...] = ()
     failure: str | None = None
+    before: tuple[tuple[Tensor, Tensor | None], ...] = ()
 
     def pin_memory(self) -> "_Packed":
         """Called by the loader where a GPU is present."""
-        images = None if self.images is None else self.images.pin_memory()
-        masks = None if self.masks is None else self.masks.pin_memory()
-        stuff = None if self.stuff is None else self.stuff.pin_memory()
-        return replace(self, images=images, masks=masks, stuff=stuff)
+        images, masks, stuff = (_pinned(tensor) for tensor in (self.images, self.masks, self.stuff))
+        before = tuple((past.pin_memory(), _pinned(stuff)) for past, stuff in self.before)
+        return replace(self, images=images, masks=masks, stuff=stuff, before=before)
 
     def batch(self, with_targets: bool) -> Batch:
         assert self.images is not None
@@ -159,7 +160,7 @@ class _Packed:
         masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
         stuff = [None] * len(counts) if self.stuff is None else self.stuff
         targets = tuple(_targets(*row) for row in zip(self.samples, masks, stuff, strict=True))
-        return Batch(
+        batch = Batch(
             images=self.images,
             sizes=tuple(sample.size for sample in self.samples),
             originals=tuple(sample.original for sample in self.samples),
@@ -167,6 +168,21 @@ class _Packed:
             ids=tuple(sample.id for sample in self.samples),
             progress=self.step,
         )
+        before = tuple(
+            replace(batch, images=images, targets=_stuff_alone(maps) if with_targets and maps is not None else None)
+            for images, maps in self.before
+        )
+        return replace(batch, before=before)
+
+
+def _pinned(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.pin_memory()
+
+
+def _stuff_alone(maps: Tensor) -> tuple[Targets, ...]:
+    """Targets of past frames: nobody reads their objects."""
+    none = torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64)
+    return tuple(Targets(*none, stuff=one) for one in maps)
 
 
 def _targets(sample: Sample, masks: Tensor | None, stuff: Tensor | None) -> Targets:
@@ -192,14 +208,26 @@ def _pack(samples: list[Sample], divisor: int, step: int, skipped: list[str]) ->
         masks = torch.zeros((sum(map(len, patches)), *images.shape[2:]), dtype=torch.bool)
         for mask, patch in zip(masks.numpy(), chain.from_iterable(patches), strict=True):
             patch.paste(mask)
-    stuff = None
-    if samples[0].stuff is not None:
-        stuff = torch.full((len(samples), *images.shape[2:]), VOID, dtype=torch.uint8)
-        for row, sample in zip(stuff, samples, strict=True):
-            if sample.stuff is not None:
-                row[: sample.size[0], : sample.size[1]] = torch.from_numpy(sample.stuff)
-    light = tuple(replace(sample, image=sample.image[:0], masks=None, stuff=None) for sample in samples)
-    return _Packed(images, masks, light, step, stuff, tuple(skipped))
+    stuff = None if samples[0].stuff is None else _pack_stuff([sample.stuff for sample in samples], images)
+    with_stuff = stuff is not None
+    before = tuple(_pack_past(frames, divisor, with_stuff) for frames in zip(*(s.before for s in samples), strict=True))
+    light = tuple(replace(sample, image=sample.image[:0], masks=None, stuff=None, before=()) for sample in samples)
+    return _Packed(images, masks, light, step, stuff, tuple(skipped), before=before)
+
+
+def _pack_stuff(maps: Sequence[UInt8[ndarray, "_ _"] | None], images: Tensor) -> UInt8[Tensor, "b h w"]:
+    """Maps of stuff as large as the padded images; void around them, and where there is none."""
+    stuff = torch.full((len(maps), *images.shape[2:]), VOID, dtype=torch.uint8)
+    for row, one in zip(stuff, maps, strict=True):
+        if one is not None:
+            row[: one.shape[0], : one.shape[1]] = torch.from_numpy(one)
+    return stuff
+
+
+def _pack_past(frames: Sequence[PastFrame], divisor: int, with_stuff: bool) -> tuple[Tensor, Tensor | None]:
+    """The past frames of one place in the windows of a batch."""
+    images = pad_images([torch.from_numpy(frame.image).permute(2, 0, 1) for frame in frames], divisor)
+    return images, _pack_stuff([frame.stuff for frame in frames], images) if with_stuff else None
 
 
 class _Steps(TorchDataset, ABC):

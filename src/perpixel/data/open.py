@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perpixel.data.camvid import is_camvid, read_camvid
 from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
 from perpixel.data.dataset import Dataset
@@ -11,6 +12,7 @@ from perpixel.data.json_kind import json_kind
 from perpixel.data.lvis import read_lvis
 from perpixel.data.panoptic import read_panoptic
 from perpixel.data.scenes import ScenesDataset
+from perpixel.data.semantic import SemanticDataset
 from perpixel.data.shapes import ShapesDataset
 from perpixel.data.voc import read_voc, voc_root
 from perpixel.data.yolo import read_yolo
@@ -18,7 +20,8 @@ from perpixel.errors import InputError
 
 _FORMS = (
     "a COCO or LVIS json, a COCO panoptic json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or"
-    " data.yaml:train, a Cityscapes split (gtFine/train), shapes:N:SEED, scenes:N:SEED or figures:N:SEED"
+    " data.yaml:train, a Cityscapes split (gtFine/train), a CamVid split (a folder train beside trainannot),"
+    " shapes:N:SEED, scenes:N:SEED or figures:N:SEED"
 )
 
 
@@ -30,24 +33,30 @@ def open_dataset(
     stuff: Sequence[str] | None = None,
     segments: str | Path | None = None,
     skip_bad: bool = False,
+    all_stuff: bool = False,
 ) -> Dataset:
     """The data set named by `source`; its kind is recognised.
 
     Args:
         source: a COCO json, for instances or panoptic; an LVIS json; a Pascal VOC folder (Annotations/ and JPEGImages/ or
             images/) or a split file in it; a YOLO folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
-            (gtFine/train); or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff,
+            (gtFine/train) or CamVid (camvid/train);
+            or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff,
             ``figures:N:SEED`` for stick figures with joints.
         images: the folder of the images, where it cannot be found from the annotations.
         classes: the training set's classes, given to open an evaluation set with the same labels.
         stuff: the training set's stuff, likewise.
         segments: the folder of a panoptic json's pictures, where it is not beside the json under its name.
         skip_bad: leave out bad images and annotations and list them in `Dataset.skipped`.
+        all_stuff: take the classes of objects for stuff too (data.stuff=all).
 
     Raises:
         InputError: names the file, the field and the mend.
     """
-    dataset = _opened(source, images, classes, stuff, segments, skip_bad)
+    if all_stuff:
+        dataset = SemanticDataset(_opened(source, images, None, None, segments, skip_bad))
+    else:
+        dataset = _opened(source, images, classes, stuff, segments, skip_bad)
     if stuff and len(dataset.stuff) and dataset.stuff.names != tuple(stuff):
         raise InputError(
             f"{source}: its stuff is {', '.join(dataset.stuff.names)}, the training set's is {', '.join(stuff)}: they must agree"
@@ -90,6 +99,8 @@ def _opened(
         return read_voc(path, folder, classes=classes, skip_bad=skip_bad)
     if is_cityscapes(path):
         return read_cityscapes(path, folder, classes=classes, skip_bad=skip_bad)
+    if is_camvid(path):
+        return read_camvid(path, folder, skip_bad=skip_bad)
     if path.is_dir() and (path / "labels").is_dir():
         return read_yolo(path, None, folder, classes=classes, skip_bad=skip_bad)
     raise InputError(f"{path}: not a data set that is known here; give {_FORMS}")

@@ -1,5 +1,6 @@
 """One image and its objects made ready for a batch."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy import ndarray
 from torchvision.transforms.v2 import functional
 
-from perpixel.data.dataset import Dataset, Record, Shape
+from perpixel.data.dataset import Dataset, PastFrame, Record, Shape
 from perpixel.data.geometry import draw_placement, place_objects, resized_size, whole
 from perpixel.data.masks import Patch
 from perpixel.data.settings import Color, DataConfig
@@ -31,6 +32,7 @@ class Sample:
     ignored: Float32[ndarray, "m 4"]
     drawn: Bool[ndarray, " n"] | None = None
     stuff: UInt8[ndarray, "_ _"] | None = None
+    before: tuple[PastFrame, ...] = ()
 
 
 def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.random.Generator) -> Sample:
@@ -50,6 +52,14 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
     rows = objects[placed.rows]
     drawn = np.array([shapes[row] is not None for row in placed.rows], dtype=bool)
     keypoints = record.keypoints
+    before = tuple(
+        # Every frame of a window changes alike: the same place, the same colours.
+        PastFrame(
+            change_color(placement.image(frame.image), augment.color, copy.deepcopy(random)),
+            placement.classes(frame.stuff) if data.stuff and frame.stuff is not None else None,
+        )
+        for frame in _before(dataset, index, data)
+    )
     return Sample(
         id=record.id,
         image=change_color(placement.image(image), augment.color, random),
@@ -63,7 +73,12 @@ def train_sample(dataset: Dataset, index: int, data: DataConfig, random: np.rand
         ignored=ignored.boxes,
         drawn=None if placed.masks is None else drawn,
         stuff=placement.classes(dataset.stuff_map(index)) if data.stuff else None,
+        before=before,
     )
+
+
+def _before(dataset: Dataset, index: int, data: DataConfig) -> list[PastFrame]:
+    return dataset.before(index, data.frames - 1) if data.frames > 1 else []
 
 
 def _shape(dataset: Dataset, record: Record, row: int, data: DataConfig) -> Shape:
@@ -78,8 +93,10 @@ def test_sample(dataset: Dataset, index: int, data: DataConfig) -> Sample:
     original = (image.shape[0], image.shape[1])
     size = resized_size(original, data.test.short_side, data.test.max_side)
     none = np.zeros((0, 4), dtype=np.float32)
-    pixels = whole(original, size).image(image)
-    return Sample(index, pixels, size, original, none, np.zeros(0, dtype=np.int64), None, None, None, none)
+    place = whole(original, size)
+    before = tuple(PastFrame(place.image(frame.image), None) for frame in _before(dataset, index, data))
+    no_labels = np.zeros(0, dtype=np.int64)
+    return Sample(index, place.image(image), size, original, none, no_labels, None, None, None, none, before=before)
 
 
 test_sample.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (not a test case, whatever its name)

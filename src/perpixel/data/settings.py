@@ -106,8 +106,10 @@ class DataConfig:
     masks: Literal[False, True, "some"] = False
     # with masks=some: the classes whose masks are used, the others' are withheld; null uses all there are
     masks_of: tuple[str, ...] | None = None
-    # make maps of stuff, for panoptic models; the data must say what every pixel is
-    stuff: bool = False
+    # make maps of stuff, for panoptic models (true); with objects' classes as stuff too, for semantic ones (all)
+    stuff: Literal[False, True, "all"] = False
+    # frames of a window: each image and those before it in its video; 1 is the image alone
+    frames: int = 1
     # spread of each keypoint, in the data's order, by which evaluation judges; null means COCO's 17
     sigmas: tuple[float, ...] | None = None
     # train on images without objects too
@@ -122,6 +124,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} is negative; 0 prepares batches in the main process")
+        if self.frames < 1:
+            raise ConfigError(f"frames={self.frames} is not at least 1; 1 is the image alone")
         if self.sigmas is not None and not min(self.sigmas, default=0) > 0:
             raise ConfigError(f"sigmas={list(self.sigmas)} are not one positive number a keypoint")
         if self.masks_of is not None and self.masks != "some":

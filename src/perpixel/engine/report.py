@@ -69,6 +69,7 @@ def evaluate_checkpoint(
         stuff=checkpoint.stuff.names,
         segments=data.val_segments,
         skip_bad=data.skip_bad,
+        all_stuff=data.stuff == "all",
     )
     model = build_model(replace(checkpoint, recipe=recipe)).to(device)
     if views is not None:

@@ -15,6 +15,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """The batch in `parts` of equal length, in order."""
     size = len(batch) // parts
+    earlier = [split_batch(past, parts) for past in batch.before]
     return [
         replace(
             batch,
@@ -23,6 +24,7 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
             originals=batch.originals[first : first + size],
             targets=None if batch.targets is None else batch.targets[first : first + size],
             ids=batch.ids[first : first + size],
+            before=tuple(past[first // size] for past in earlier),
         )
         for first in range(0, len(batch), size)
     ]

@@ -71,7 +71,10 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     data, training = recipe.data, recipe.training
     if data.train is None:
         raise InputError("data.train is not set: name a COCO json, a VOC folder or a YOLO data.yaml, or shapes:200")
-    dataset = open_dataset(data.train, data.images, segments=data.segments, skip_bad=data.skip_bad)
+    all_stuff = data.stuff == "all"
+    dataset = open_dataset(
+        data.train, data.images, segments=data.segments, skip_bad=data.skip_bad, all_stuff=all_stuff
+    )
     check_keypoints(recipe.model, dataset)
 
     def batches(start_step: int, world: World) -> Iterator[Batch]:
@@ -104,6 +107,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         stuff=dataset.stuff.names,
         segments=data.val_segments,
         skip_bad=data.skip_bad,
+        all_stuff=all_stuff,
     )
 
     def metrics(model: Model, world: World) -> dict[str, float]:

@@ -101,6 +101,19 @@ class Model(nn.Module, ABC):
         """What the model finds in each image, in pixels of the network's input."""
 
 
+class VideoModel(Model):
+    """A model that carries something from each frame of a video to the next."""
+
+    @abstractmethod
+    def follow(self, batch: Batch, memory: Any) -> tuple[list[Detections], Any]:
+        """What is in the next frame of each video, and what to remember of it.
+
+        Args:
+            batch: a frame a video, all as large as those before.
+            memory: what the call for the frames before returned; None for first frames.
+        """
+
+
 @dataclass(frozen=True)
 class BoxHeadConfig(ABC):
     """Settings of a box head."""

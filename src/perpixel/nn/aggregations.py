@@ -48,13 +48,14 @@ class ConcatReduce(nn.Module):
     """ID 1: concatenation, batch norm, ReLU and a 1x1 convolution of as many groups as there are channels.
 
     With the groups of listing 1, output channel i reads channels 2i and 2i + 1 of the concatenation: the first half of the
-    output sees x alone, the second half y alone. The operation after the next node may mix them.
+    output sees x alone, the second half y alone. The operation after the next node may mix them. `out` is a multiple of
+    `channels`, for a wider result.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, out: int | None = None):
         super().__init__()
         self.norm = nn.BatchNorm2d(2 * channels)
-        self.conv = nn.Conv2d(2 * channels, channels, 1, groups=channels, bias=False)
+        self.conv = nn.Conv2d(2 * channels, out or channels, 1, groups=channels, bias=False)
 
     def forward(self, x: Map, y: Map) -> Map:
         """The reduced concatenation."""

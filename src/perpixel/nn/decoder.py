@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from perpixel.nn.operations import DECODER_OPERATIONS, Operation, build_operation, conv_unit
 
-ENCODER_MAPS = 4
-"""Maps of the encoder that a decoder starts from: strides 4, 8, 16 and 32."""
+ENCODER_STRIDES = (4, 8, 16, 32)
+"""Of the encoder's maps that a decoder starts from."""
+
+ENCODER_MAPS = len(ENCODER_STRIDES)
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,7 @@ class Merge(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c _ _"], y: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b c _ _"]:
         """ReLU of the sum."""
-        branches = [
-            reduce(cell(one)) for one, cell, reduce in zip((x, y), self.cells, self.reduce, strict=True)
-        ]
+        branches = [reduce(cell(one)) for one, cell, reduce in zip((x, y), self.cells, self.reduce, strict=True)]
         left, right = same_size(branches)
         return F.relu(left + right)
 
@@ -139,6 +139,9 @@ class Decoder(nn.Module):
         genotype: what the decoder is.
         channels: of the encoder's four maps, finest first.
         width: channels of every map inside, and of the output.
+
+    Attributes:
+        stride: of the output.
     """
 
     def __init__(self, genotype: DecoderGenotype, channels: Sequence[int], width: int):
@@ -147,6 +150,10 @@ class Decoder(nn.Module):
         self.merges = nn.ModuleList(Merge(genotype, width) for _ in genotype.merges)
         self.inputs = genotype.merges
         self.outputs = unused(genotype.merges, first=ENCODER_MAPS)
+        strides = list(ENCODER_STRIDES)
+        for pair in genotype.merges:
+            strides.append(min(strides[place] for place in pair))
+        self.stride = min(strides[node] for node in self.outputs)
         self.reduce = conv_unit(width * len(self.outputs), width, 1)
 
     def forward(

@@ -1,8 +1,8 @@
 """Dynamic cells as data: what replaces the decoder on every frame of a video but the first (thesis 004, 6.3).
 
-The cell's pool starts with five maps: layer 4 and ``dec`` of the previous frame, layers 2, 3 and 4 of the current one. A step takes
-two of the pool with replacement, applies an operation to each and joins the results by an aggregation; the result goes into
-the pool. What no later step takes is concatenated, and reduced to the current frame's ``dec``.
+The cell's pool starts with five maps: layer 4 and ``dec`` of the previous frame, layers 2, 3 and 4 of the current one. A step
+takes two of the pool with replacement, applies an operation to each and joins the results by an aggregation; the result goes
+into the pool. What no later step takes is concatenated, and reduced to the current frame's ``dec``.
 """
 
 from collections.abc import Sequence
