@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from perpixel.data.figures import FiguresDataset
 from perpixel.data.loader import prepare_image
 from perpixel.engine.checkpoint import build_model, load_checkpoint
-from perpixel.engine.visualize import draw
+from perpixel.engine.visualize import Style, draw
 from perpixel.models.detector import Detector
 from perpixel.models.directpose import DirectPoseHead
 from perpixel.structures import Batch, Keypoints, pad_images
@@ -48,7 +48,7 @@ def main() -> None:
         photos = [figures.image(number) for number in range(asked.images)]
     seen = [prepare_image(photo, checkpoint.recipe.data.test)[0] for photo in photos]
     with torch.inference_mode():
-        rows = [row(model, model.instance_head, image, asked.score) for image in seen]
+        rows = [row(model, model.instance_head, image, asked.score, checkpoint.skeleton) for image in seen]
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
     top = 0
     for part in rows:
@@ -58,7 +58,9 @@ def main() -> None:
     print(f"{asked.picture}: {asked.picture.stat().st_size // 1000} kB")
 
 
-def row(model: Detector, head: DirectPoseHead, image: torch.Tensor, score: float) -> Image.Image:
+def row(
+    model: Detector, head: DirectPoseHead, image: torch.Tensor, score: float, skeleton: tuple[tuple[int, int], ...]
+) -> Image.Image:
     """Samples and keypoints of one photo."""
     size = (image.shape[1], image.shape[2])
     batch = Batch(pad_images([image], 32), (size,), (size,))
@@ -78,9 +80,9 @@ def row(model: Detector, head: DirectPoseHead, image: torch.Tensor, score: float
         _dot(pen, point, ORANGE, 6)
     drawn = keypoints.values.numpy().astype(np.float64)
     drawn[..., 2] = 1
-    none = np.zeros((len(found), 4))
-    none[:] = -10
-    right = draw(pixels, none, [""] * len(found), colors, keypoints=drawn)
+    alone = Style(boxes=False, labels=False)
+    boxes = found.boxes.numpy()
+    right = draw(pixels, boxes, [""] * len(found), colors, keypoints=drawn, skeleton=skeleton, style=alone)
     right = right.resize(left.size, Image.Resampling.LANCZOS)
     both = Image.new("RGB", (2 * left.width + 8, left.height + 8), "white")
     both.paste(left, (0, 0))

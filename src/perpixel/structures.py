@@ -40,6 +40,12 @@ COCO_KEYPOINTS = (
 )
 """Names of COCO's keypoints of a person, in its order."""
 
+COCO_SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
+"""Pairs of them that a limb joins, counted from 0."""
+
 VOID = 255
 """In a map of stuff: nobody says what the pixel is."""
 

@@ -85,7 +85,14 @@ class CocoReader:
         position = {number: label for label, number in enumerate(category_ids)}
         self.table.labels = array("q", [position.get(number, 0) for number in self.table.labels])
         return TableDataset(
-            str(self.path), self.table, folder, names, category_ids, keypoint_names, self.faults.skipped
+            str(self.path),
+            self.table,
+            folder,
+            names,
+            category_ids,
+            keypoint_names,
+            self.faults.skipped,
+            self._skeleton(len(keypoint_names)),
         )
 
     def join(self, images: Path | None) -> Path:
@@ -251,6 +258,24 @@ class CocoReader:
         if len(sets) > 1:
             raise InputError(f"{self.path}: categories: their keypoints differ; all categories need the same names")
         return sets.pop() if sets else ()
+
+    def _skeleton(self, keypoints: int) -> tuple[tuple[int, int], ...]:
+        """The pairs of the first category that has any, counted from 0 as elsewhere here."""
+        for entry in self.categories.values():
+            limbs = entry.get("skeleton")
+            if not (limbs and entry.get("keypoints")):
+                continue
+            if not (isinstance(limbs, list) and all(_limb(limb, keypoints) for limb in limbs)):
+                raise InputError(
+                    f"{self.path}: categories: skeleton={_short(limbs)} of {entry['name']!r} are not pairs of numbers "
+                    f"from 1 to {keypoints}, the number of its keypoints"
+                )
+            return tuple((first - 1, second - 1) for first, second in limbs)
+        return ()
+
+
+def _limb(value: Any, keypoints: int) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_whole(v) and 1 <= v <= keypoints for v in value)
 
 
 def _segmentation(value: Any) -> tuple[list[array], bytes, list[int] | None]:

@@ -79,6 +79,7 @@ class Dataset(ABC):
         category_ids: the file's own number of each class.
         keypoint_names: names of the keypoints; empty where there are none.
         flip_pairs: keypoints that change places in a mirror.
+        skeleton: pairs of keypoints that a limb joins in pictures, counted from 0.
         stuff: the classes of what has no objects; none where the data set does not say what every pixel is.
         skipped: what was left out because it was bad, a sentence each.
     """
@@ -88,6 +89,7 @@ class Dataset(ABC):
     category_ids: tuple[int, ...]
     keypoint_names: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     stuff: Stuff = Stuff()
     skipped: list[str]
 
@@ -144,6 +146,13 @@ class Dataset(ABC):
     @abstractmethod
     def coco_truth(self) -> dict[str, Any]:
         """Ground truth as COCO's evaluation reads it, with the file's own image, annotation and category numbers."""
+
+    def coco_categories(self) -> list[dict[str, Any]]:
+        """The classes as COCO lists them, with keypoints and the skeleton, whose joints it counts from 1."""
+        limbs = [[first + 1, second + 1] for first, second in self.skeleton]
+        keypoints = {"keypoints": list(self.keypoint_names), "skeleton": limbs} if self.keypoint_names else {}
+        names = zip(self.category_ids, self.classes, strict=True)
+        return [{"id": number, "name": name, **keypoints} for number, name in names]
 
 
 def flip_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -18,7 +18,7 @@ from PIL import ImageDraw
 from perpixel.data.dataset import Image, flip_pairs
 from perpixel.data.generated import GeneratedDataset, Objects
 from perpixel.data.painting import hsv_color, paint_scene
-from perpixel.structures import COCO_KEYPOINTS
+from perpixel.structures import COCO_KEYPOINTS, COCO_SKELETON
 
 _LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
 _TORSO = (5, 6, 12, 11)
@@ -49,6 +49,7 @@ class FiguresDataset(GeneratedDataset):
     most_objects = 3
     keypoint_names = COCO_KEYPOINTS
     flip_pairs = flip_pairs(COCO_KEYPOINTS)
+    skeleton = COCO_SKELETON
 
     def objects(self, index: int) -> Objects:
         """The figures of image `index`; joints outside it are absent, those under another figure hidden."""

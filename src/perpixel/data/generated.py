@@ -131,10 +131,7 @@ class GeneratedDataset(Dataset):
                     joints[known, :2] -= 0.5  # COCO counts keypoints by pixel index
                     annotation |= {"keypoints": joints.ravel().tolist(), "num_keypoints": int(known.sum())}
                 annotations.append(annotation)
-        names = zip(self.category_ids, self.classes, strict=True)
-        skeleton = {"keypoints": list(self.keypoint_names), "skeleton": []} if self.keypoint_names else {}
-        categories = [{"id": number, "name": name, **skeleton} for number, name in names]
-        info = {"description": self.name}
+        categories, info = self.coco_categories(), {"description": self.name}
         return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
     def write_coco(self, folder: str | Path) -> Path:

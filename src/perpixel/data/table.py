@@ -17,6 +17,7 @@ from perpixel.data.dataset import Dataset, Image, Polygons, Record, Rle, Shape, 
 from perpixel.data.image import read_image
 from perpixel.data.masks import draw_shape
 from perpixel.errors import InputError
+from perpixel.structures import COCO_KEYPOINTS, COCO_SKELETON
 
 
 class Faults:
@@ -125,6 +126,7 @@ class TableDataset(Dataset):
         category_ids: the file's numbers of the classes.
         keypoint_names: names of the keypoints.
         skipped: what the reader left out.
+        skeleton: pairs of keypoints that a limb joins; by default COCO's where the keypoints are COCO's.
     """
 
     def __init__(
@@ -136,10 +138,12 @@ class TableDataset(Dataset):
         category_ids: tuple[int, ...],
         keypoint_names: tuple[str, ...],
         skipped: list[str],
+        skeleton: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.name, self.folder, self.skipped = name, folder, skipped
         self.classes, self.category_ids, self.keypoint_names = classes, category_ids, keypoint_names
         self.flip_pairs = flip_pairs(keypoint_names)
+        self.skeleton = skeleton or (COCO_SKELETON if keypoint_names == COCO_KEYPOINTS else ())
         self._ids, self._files = builder.image_ids, builder.image_files
         self._sizes = np.array(builder.image_sizes, dtype=np.int64).reshape(-1, 2)
         rows = np.array(builder.image_rows, dtype=np.int64)
@@ -222,17 +226,13 @@ class TableDataset(Dataset):
                 {"id": identity, "file_name": file, "height": height, "width": width}
                 for identity, file, (height, width) in zip(self._ids, self._files, sizes, strict=True)
             ],
-            "categories": [self._category(number, name) for number, name in zip(self.category_ids, self.classes)],  # noqa: B905
+            "categories": self.coco_categories(),
             "annotations": [
                 self._annotation(row, image)
                 for image in range(len(self))
                 for row in range(self._first[image], self._first[image + 1])
             ],
         }
-
-    def _category(self, number: int, name: str) -> dict[str, Any]:
-        keypoints = {"keypoints": list(self.keypoint_names), "skeleton": []} if self.keypoint_names else {}
-        return {"id": number, "name": name} | keypoints
 
     def _annotation(self, row: int, image: int) -> dict[str, Any]:
         height, width = self._sizes[image].tolist()

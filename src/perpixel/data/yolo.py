@@ -25,7 +25,8 @@ def read_yolo(
     """The data set of one split of a data.yaml, or of a folder with images/ and labels/.
 
     A line is ``class cx cy w h`` in shares of the image, ``class x y x y x y ...`` (a polygon), or a box followed by the
-    keypoints that ``kpt_shape`` announces. An image without a label file has no objects.
+    keypoints that ``kpt_shape`` announces; ``kpt_names`` names them, ``flip_idx`` says what each becomes in a mirror. An image
+    without a label file has no objects.
     Images are called by their file names without ending, or by their paths where such names repeat.
 
     Args:
@@ -52,7 +53,10 @@ def read_yolo(
     for file in files:
         reader.read(file)
     name = str(source) if split is None else f"{source}:{split}"
-    return reader.dataset(name, _keypoint_names(settings, reader.keypoints), classes)
+    dataset = reader.dataset(name, _keypoint_names(settings, reader.keypoints), classes)
+    if reader.keypoints and settings.get("flip_idx"):
+        dataset.flip_pairs = _flip_pairs(settings_file, settings["flip_idx"], reader.keypoints)
+    return dataset
 
 
 class _Reader:
@@ -197,6 +201,15 @@ def _keypoint_names(settings: dict[str, Any], count: int) -> tuple[str, ...]:
     if isinstance(named, list) and len(named) == count:
         return tuple(map(str, named))
     return tuple(f"point_{number}" for number in range(count))
+
+
+def _flip_pairs(path: Path, mirrored: Any, count: int) -> tuple[tuple[int, int], ...]:
+    """Keypoints that change places in a mirror, from `flip_idx`: what each one becomes there."""
+    if not (isinstance(mirrored, list) and len(mirrored) == count and set(mirrored) == set(range(count))):
+        raise InputError(f"{path}: flip_idx={mirrored!r} does not hold each of the numbers 0 to {count - 1} once")
+    if any(mirrored[other] != keypoint for keypoint, other in enumerate(mirrored)):
+        raise InputError(f"{path}: flip_idx={mirrored!r} is not its own inverse: keypoints change places in pairs")
+    return tuple((keypoint, other) for keypoint, other in enumerate(mirrored) if keypoint < other)
 
 
 def _split_files(path: Path, settings: dict[str, Any], split: str) -> list[Path]:

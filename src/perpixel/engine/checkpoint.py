@@ -30,6 +30,7 @@ class Checkpoint:
         metrics: of the validation split at that step; empty if there was no evaluation.
         version: of the library that wrote the file.
         stuff: the classes without objects that a panoptic model knows.
+        skeleton: pairs of the data's keypoints that a limb joins, counted from 0; the recipe's model knows their names.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     version: str = __version__
     stuff: Stuff = field(default_factory=Stuff)
+    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 def save_checkpoint(
@@ -53,6 +55,7 @@ def save_checkpoint(
     step: int = 0,
     metrics: Mapping[str, float] | None = None,
     stuff: Stuff | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Writes a checkpoint that stands alone: `load_checkpoint` and `build_model` need nothing else. Atomic.
 
@@ -65,6 +68,7 @@ def save_checkpoint(
         step: updates that made these weights.
         metrics: of the validation split.
         stuff: the classes without objects, where the data know them.
+        skeleton: pairs of keypoints that a limb joins.
 
     Raises:
         InputError: the file cannot be written.
@@ -79,6 +83,8 @@ def save_checkpoint(
     }
     if stuff:
         document["stuff"] = {"names": list(stuff.names), "category_ids": list(stuff.category_ids)}
+    if skeleton:
+        document["skeleton"] = [list(pair) for pair in skeleton]
     save_tensors(Path(path), model.state_dict(), document)
 
 
@@ -103,6 +109,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             metrics=document["metrics"],
             version=document["version"],
             stuff=Stuff(tuple(stuff["names"]), tuple(stuff["category_ids"])),
+            skeleton=tuple((first, second) for first, second in document.get("skeleton", ())),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]} in its metadata: it is not a model's checkpoint") from error

@@ -14,7 +14,9 @@ from perpixel.engine.bar import counting_bar
 from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Kind, Metrics, coco_metrics
 from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
+from perpixel.errors import InputError
 from perpixel.models.heads import Model
+from perpixel.models.skeleton import sigmas_of
 from perpixel.structures import Batch, Segments
 
 K = TypeVar("K")
@@ -73,7 +75,10 @@ def evaluate(
         max_detections: best results counted an image; None is COCO's 100 (keypoints: 20).
         examples: images kept in `Evaluation.examples`, evenly spread over the set.
         progress: whether to show a bar.
-        sigmas: spread of each keypoint where there are not COCO's 17.
+        sigmas: spread of each keypoint; None: COCO's, by their names.
+
+    Raises:
+        InputError: the model gives keypoints whose spread nobody knows.
     """
     started = time.perf_counter()
     truth = dataset.coco_truth()
@@ -90,7 +95,7 @@ def evaluate(
                 detections = model.predict(batch.to(device, non_blocking=True))
                 for index, original, one in zip(batch.ids, batch.originals, detections, strict=True):
                     instances = Instances.from_detections(
-                        one, original, dataset.classes, stuff_names=dataset.stuff.names
+                        one, original, dataset.classes, skeleton=dataset.skeleton, stuff_names=dataset.stuff.names
                     )
                     found[index] = instances.to_coco(truth["images"][index]["id"], dataset.category_ids)
                     given |= {"segm": True} if one.masks is not None else {}
@@ -108,11 +113,50 @@ def evaluate(
     results = [result for index in sorted(found) for result in found[index]]
     metrics: dict[Kind, Metrics] = {}
     for kind in _kinds(truth, given):
-        metrics[kind] = coco_metrics(truth, results, kind, max_detections, sigmas)
+        spread = keypoint_spread(dataset, sigmas) if kind == "keypoints" else None
+        metrics[kind] = coco_metrics(truth, results, kind, max_detections, spread)
     # In the order of the images, whichever process had them: sums of fractions depend on it.
     in_order = [counts[index] for index in sorted(counts)]
     panoptic = panoptic_metrics(in_order, dataset.classes, dataset.stuff.names) if counts else None
     return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic)
+
+
+def check_keypoints(predicted: tuple[str, ...], dataset: Dataset, sigmas: tuple[float, ...] | None) -> None:
+    """Says before any work that a model's keypoints cannot be judged by a data set's; a set without any judges boxes alone.
+
+    Args:
+        predicted: names of the model's keypoints; none of a model without.
+        dataset: of the evaluation.
+        sigmas: spread of each keypoint; None: COCO's, by their names.
+
+    Raises:
+        InputError: the data have other keypoints, or keypoints whose spread nobody knows.
+    """
+    if not (predicted and dataset.keypoint_names):
+        return
+    if predicted != dataset.keypoint_names:
+        raise InputError(
+            f"{dataset.name}: its keypoints are {', '.join(dataset.keypoint_names)}, and the model predicts "
+            f"{', '.join(predicted)}: evaluate on data with the same keypoints in the same order"
+        )
+    keypoint_spread(dataset, sigmas)
+
+
+def keypoint_spread(dataset: Dataset, sigmas: tuple[float, ...] | None) -> tuple[float, ...]:
+    """The sigma that each keypoint is judged by: `sigmas`, or COCO's where the keypoints have its names.
+
+    Raises:
+        InputError: other names and no `sigmas`, or not one for each keypoint.
+    """
+    names = dataset.keypoint_names
+    found = sigmas or sigmas_of(names)
+    if found is None or len(found) != len(names):
+        raise InputError(
+            f"{dataset.name}: evaluation judges each of its {len(names)} keypoints by a sigma, and "
+            f"{'none are' if found is None else f'{len(found)} are'} known: set data.sigmas to {len(names)} numbers, in the "
+            f"order {', '.join(names)} (COCO's eye has 0.025, its hip 0.107)"
+        )
+    return found
 
 
 def _counted(dataset: Dataset, index: int, predicted: Segments) -> Counts:

@@ -26,7 +26,6 @@ from perpixel.engine.files import write_atomically
 from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Metrics
 from perpixel.engine.palette import color, hexadecimal
-from perpixel.engine.visualize import COCO_SKELETON
 from perpixel.errors import InputError
 from perpixel.ops.runs import encode
 
@@ -88,8 +87,7 @@ class GalleryItem:
             if instances is not None:
                 document[key] = [_described(instances, row, document["mask"]) for row in range(len(instances))]
                 if instances.keypoints is not None:
-                    joints = COCO_SKELETON if instances.keypoints.shape[1] == 17 else ()
-                    document["limbs"] = [list(p) for p in instances.skeleton or joints]
+                    document["limbs"] = [list(pair) for pair in instances.skeleton]
         if ignored is not None and len(ignored):
             document["ignored"] = np.round(ignored, 1).tolist()
         return cls(name, document, known[0].class_names)
@@ -148,6 +146,7 @@ def truth_instances(dataset: Dataset, index: int) -> tuple[Instances, Float[np.n
         size=record.size,
         runs=runs,
         keypoints=None if record.keypoints is None else record.keypoints[rows],
+        skeleton=dataset.skeleton,
         image=dataset.image(index),
         path=record.path,
     )

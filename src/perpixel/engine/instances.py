@@ -34,7 +34,7 @@ class Instances:
         size: (height, width) of the photo.
         runs: masks as COCO run lengths, one an instance, or None; `masks` decodes them.
         keypoints: (n, k, 3) x, y, score, or None.
-        skeleton: pairs of joints to draw, or None for COCO's (17 joints).
+        skeleton: pairs of keypoints that a limb joins in pictures, counted from 0.
         image: (h, w, 3) RGB pixels of the photo, or None: then `plot` reads `path` again.
         path: the file the photo came from, or None.
         frame: number of the video frame, or None.
@@ -50,7 +50,7 @@ class Instances:
     size: tuple[int, int]
     runs: tuple[Run, ...] | None = None
     keypoints: Float[np.ndarray, "n k 3"] | None = None
-    skeleton: tuple[tuple[int, int], ...] | None = None
+    skeleton: tuple[tuple[int, int], ...] = ()
     image: UInt8[np.ndarray, "h w 3"] | None = None
     path: Path | None = None
     frame: int | None = None
@@ -67,7 +67,7 @@ class Instances:
         image: UInt8[np.ndarray, "h w 3"] | None = None,
         path: Path | None = None,
         frame: int | None = None,
-        skeleton: tuple[tuple[int, int], ...] | None = None,
+        skeleton: tuple[tuple[int, int], ...] = (),
         stuff_names: Sequence[str] = (),
     ) -> "Instances":
         """Detections brought from the network's input to the photo.

@@ -40,6 +40,8 @@ def load(
         device,
         category_ids=checkpoint.category_ids,
         stuff=checkpoint.stuff,
+        keypoint_names=checkpoint.recipe.model.keypoint_names(),
+        skeleton=checkpoint.skeleton,
     )
     return predictor.optimize("exact" if optimize is None else optimize)
 

@@ -57,6 +57,7 @@ class TrainingData:
         criteria: the first of these metrics that an evaluation gives chooses the best weights.
         skipped: a sentence for each image or object left out so far.
         stuff: the classes without objects, where the data know them.
+        skeleton: pairs of the data's keypoints that a limb joins.
         prepare: (fresh model, world) -> what to tell the user: gives the model what it takes from the data before it learns
             (MEInst's mask codes); called in every process, which must end with the same.
     """
@@ -69,6 +70,7 @@ class TrainingData:
     skipped: Callable[[], list[str]] = list
     prepare: Callable[[nn.Module, World], list[str]] = _nothing
     stuff: Stuff = field(default_factory=Stuff)
+    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,7 @@ class _Run:
             self.data.class_names,
             category_ids=self.data.category_ids,
             stuff=self.data.stuff,
+            skeleton=self.data.skeleton,
             step=self.state.step,
             metrics=self.state.metrics if self.state.evaluated == self.state.step else {},
         )

@@ -36,8 +36,9 @@ class AnyPredictor(ABC):
         test_size: the size photos are resized to.
         divisor: the padded input's sides are multiples of it.
         category_ids: number of each class in COCO results; by default label + 1.
-        skeleton: pairs of joints to draw, where the model predicts keypoints other than COCO's 17.
         stuff: the classes without objects that a panoptic model knows.
+        keypoint_names: of the keypoints that the model predicts, if it does.
+        skeleton: pairs of them that a limb joins in pictures, counted from 0.
 
     Attributes:
         speed: what was done to make it fast, in one sentence.
@@ -51,15 +52,17 @@ class AnyPredictor(ABC):
         test_size: TestSize | None = None,
         divisor: int = 32,
         category_ids: Sequence[int] | None = None,
-        skeleton: tuple[tuple[int, int], ...] | None = None,
         stuff: Stuff | None = None,
+        keypoint_names: Sequence[str] = (),
+        skeleton: tuple[tuple[int, int], ...] = (),
     ):
         self.class_names = tuple(class_names)
         self.test_size = test_size or TestSize()
         self.divisor = divisor
         self.category_ids = None if category_ids is None else tuple(category_ids)
-        self.skeleton = skeleton
         self.stuff = stuff or Stuff()
+        self.keypoint_names = tuple(keypoint_names)
+        self.skeleton = skeleton
 
     @abstractmethod
     def detect(self, batch: Batch, score: float) -> list[Detections]:
@@ -147,7 +150,7 @@ class Predictor(AnyPredictor):
 
     Args:
         model: any `Model`; moved to the device and set to evaluation.
-        class_names, test_size, divisor, category_ids, skeleton, stuff: as of `AnyPredictor`.
+        class_names, test_size, divisor, category_ids, stuff, keypoint_names, skeleton: as of `AnyPredictor`.
         device: where to compute; None takes the GPU if there is one.
     """
 
@@ -159,10 +162,11 @@ class Predictor(AnyPredictor):
         device: torch.device | str | None = None,
         divisor: int = 32,
         category_ids: Sequence[int] | None = None,
-        skeleton: tuple[tuple[int, int], ...] | None = None,
         stuff: Stuff | None = None,
+        keypoint_names: Sequence[str] = (),
+        skeleton: tuple[tuple[int, int], ...] = (),
     ):
-        super().__init__(class_names, test_size, divisor, category_ids, skeleton, stuff)
+        super().__init__(class_names, test_size, divisor, category_ids, stuff, keypoint_names, skeleton)
         self.device = choose_device(device)
         self.model = model.to(self.device).eval()
 

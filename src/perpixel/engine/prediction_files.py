@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,8 +63,9 @@ class PictureWriter:
         self._writer: Any = None
         if isinstance(source, Video):
             self.path = path.with_suffix(".mp4")
-            # Video frames keep their size, whatever it is.
-            self._style = style or Style(scale=1)
+            # Video frames keep their size, whatever it is, unless the style gives a scale.
+            style = style or Style()
+            self._style = replace(style, scale=style.scale or 1)
         elif path.suffix.lower() not in WRITABLE:
             self.path = path.with_suffix(".png")
 

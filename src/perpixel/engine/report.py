@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perpixel.data.cityscapes import CityscapesDataset
-from perpixel.data.dataset import Dataset, flip_pairs
+from perpixel.data.dataset import Dataset
 from perpixel.data.loader import test_batches
 from perpixel.data.lvis import LvisDataset
 from perpixel.data.open import open_dataset
@@ -19,7 +19,7 @@ from perpixel.data.settings import TestSize
 from perpixel.engine.augmented import Augmented, Views
 from perpixel.engine.checkpoint import build_model, load_checkpoint
 from perpixel.engine.cityscapes_metrics import cityscapes_metrics
-from perpixel.engine.evaluate import Evaluation, evaluate
+from perpixel.engine.evaluate import Evaluation, check_keypoints, evaluate
 from perpixel.engine.files import write_atomically
 from perpixel.engine.gallery import evaluation_items, write_gallery
 from perpixel.engine.lvis_metrics import LIMIT, lvis_metrics
@@ -53,7 +53,7 @@ def evaluate_checkpoint(
         views: test-time augmentation; None sees each image once.
 
     Raises:
-        InputError: no checkpoint, no validation split, or data whose classes are not the checkpoint's.
+        InputError: no checkpoint, no validation split, or data whose classes or keypoints are not the checkpoint's.
     """
     checkpoint = load_checkpoint(path)
     recipe = settings(checkpoint.recipe)
@@ -71,11 +71,12 @@ def evaluate_checkpoint(
         skip_bad=data.skip_bad,
         all_stuff=data.stuff == "all",
     )
+    check_keypoints(recipe.model.keypoint_names(), dataset, data.sigmas)
     model = build_model(replace(checkpoint, recipe=recipe)).to(device)
     if views is not None:
         # The views are made from the batch's images: read them at the largest size, one at a time.
         data = replace(data, test=TestSize(max(views.short_sides), views.max_side))
-        model, batch_size = Augmented(model, views, flip_pairs=flip_pairs(recipe.model.keypoint_names())), 1
+        model, batch_size = Augmented(model, views, flip_pairs=dataset.flip_pairs), 1
     batches = test_batches(dataset, data, batch_size=batch_size)
     shown = examples if out is not None else 0
     found = evaluate(model, dataset, batches, device, max_detections, shown, sigmas=data.sigmas)

@@ -11,7 +11,7 @@ from perpixel.data.loader import test_batches, train_batches
 from perpixel.data.open import open_dataset
 from perpixel.engine.codes import give_codes
 from perpixel.engine.distributed import World
-from perpixel.engine.evaluate import evaluate
+from perpixel.engine.evaluate import check_keypoints, evaluate
 from perpixel.engine.loop import TrainingData, TrainResult, fit
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.runs import RunFolder
@@ -45,7 +45,7 @@ def train(
     return result
 
 
-def check_keypoints(model: ModelConfig, dataset: Dataset) -> None:
+def check_learned_keypoints(model: ModelConfig, dataset: Dataset) -> None:
     """Refuses data without the keypoints that a model learns.
 
     Raises:
@@ -75,7 +75,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     dataset = open_dataset(
         data.train, data.images, segments=data.segments, skip_bad=data.skip_bad, all_stuff=all_stuff
     )
-    check_keypoints(recipe.model, dataset)
+    check_learned_keypoints(recipe.model, dataset)
 
     def batches(start_step: int, world: World) -> Iterator[Batch]:
         return train_batches(
@@ -99,6 +99,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
             skipped=lambda: dataset.skipped,
             prepare=prepare,
             stuff=dataset.stuff,
+            skeleton=dataset.skeleton,
         )
     validation = open_dataset(
         data.val,
@@ -109,6 +110,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         skip_bad=data.skip_bad,
         all_stuff=all_stuff,
     )
+    check_keypoints(recipe.model.keypoint_names(), validation, data.sigmas)
 
     def metrics(model: Model, world: World) -> dict[str, float]:
         share = max(training.batch_size // world.size, 1)
@@ -126,4 +128,5 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         skipped=skipped,
         prepare=prepare,
         stuff=dataset.stuff,
+        skeleton=dataset.skeleton,
     )

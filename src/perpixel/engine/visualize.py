@@ -17,12 +17,6 @@ from perpixel.engine.palette import Color, color, readable_on
 
 Rectangle = tuple[float, float, float, float]
 
-COCO_SKELETON: tuple[tuple[int, int], ...] = (
-    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
-    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-)
-"""Pairs of COCO's 17 joints joined by a limb, counted from 0."""
-
 SMALLEST_SIDE = 320
 
 
@@ -35,6 +29,7 @@ class Style:
         line: width of box lines.
         letter: height of the label's letters.
         opacity: of masks, 0 (only the contour) .. 1.
+        boxes: whether to draw them.
         labels: whether to write class and score.
         keypoint_score: joints below it are left out.
         font: a TrueType file for the labels; None takes a font that has the letters of the class names.
@@ -44,6 +39,7 @@ class Style:
     line: int | None = None
     letter: int | None = None
     opacity: float = 0.4
+    boxes: bool = True
     labels: bool = True
     keypoint_score: float = 0.2
     font: str | None = None
@@ -56,7 +52,7 @@ def draw(
     colors: Sequence[Color],
     masks: Iterable[Bool[np.ndarray, "h w"]] | None = None,
     keypoints: Float[np.ndarray, "n k 3"] | None = None,
-    skeleton: Sequence[tuple[int, int]] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
     style: Style | None = None,
 ) -> Image.Image:
     """The photo with n instances drawn on it; the photo itself is left as it is.
@@ -68,7 +64,7 @@ def draw(
         colors: a colour an instance.
         masks: one mask after the other, so that a long list need not exist at once; None where there are none.
         keypoints: (n, k, 3) x, y, score.
-        skeleton: pairs of joints; by default COCO's where k is 17, else none.
+        skeleton: pairs of joints that a limb joins, counted from 0.
         style: sizes and opacity.
     """
     style = style or Style()
@@ -86,12 +82,12 @@ def draw(
     pen = ImageDraw.Draw(canvas)
     # Large boxes first: the small ones stay on top.
     order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
-    for row in order:
-        _box(pen, boxes[row] * scale, colors[row], line)
-    if keypoints is not None:
-        limbs = skeleton if skeleton is not None else (COCO_SKELETON if keypoints.shape[1] == 17 else ())
+    if style.boxes:
         for row in order:
-            _keypoints(pen, keypoints[row] * (scale, scale, 1), limbs, colors[row], line, style.keypoint_score)
+            _box(pen, boxes[row] * scale, colors[row], line)
+    if keypoints is not None:
+        for row in order:
+            _keypoints(pen, keypoints[row] * (scale, scale, 1), skeleton, colors[row], line, style.keypoint_score)
     if style.labels:
         _labels(pen, canvas.size, boxes * scale, texts, colors, label_font(letter, texts, style.font), letter, line)
     return canvas

@@ -17,7 +17,7 @@ from perpixel.models.candidates import RandomPositives, positives
 from perpixel.models.heads import InstanceHead, InstanceHeadConfig, Losses, Pyramid
 from perpixel.models.keypoint_truth import heat_map_truth, keypoints_of, with_pseudo_boxes
 from perpixel.models.mask_truth import mean_count
-from perpixel.models.skeleton import COCO_SIGMAS, Groups, groups_of
+from perpixel.models.skeleton import Groups, groups_of, sigmas_of
 from perpixel.nn.heat_maps import HeatMaps
 from perpixel.nn.layers import HeadNorm, Tower, head_conv
 from perpixel.ops.assign import joined
@@ -86,7 +86,7 @@ class DirectPose(InstanceHeadConfig):
         boxes: of which boxes locations are trained on: the rectangles around known `keypoints`, or the `annotated` ones.
         loss: of coordinates in units of the location's stride, over known keypoints; the thesis does not tell. `oks` is 1
             less the mean similarity of COCO's evaluation, with `sigmas` and the box's area.
-        sigmas: spread of each keypoint for `oks`; None: COCO's.
+        sigmas: spread of each keypoint for `oks`; None: COCO's, by their names.
         policy: the positives that train the head. The thesis takes all; the limit holds memory on crowded photos.
         weight: of the loss of coordinates.
     """
@@ -111,14 +111,12 @@ class DirectPose(InstanceHeadConfig):
                 raise InputError(f"model.instance.align.width={self.align.width} is not at least 1")
         if self.convs < 0:
             raise InputError(f"model.instance.convs={self.convs} is not at least 0")
-        if self.loss == "oks" and len(self.spread()) != len(self.keypoints):
+        if self.loss == "oks" and len(self.spread() or ()) != len(self.keypoints):
             raise InputError(f"model.instance.sigmas: loss=oks needs {len(self.keypoints)} of them, one a keypoint")
 
-    def spread(self) -> tuple[float, ...]:
-        """The sigma of each keypoint."""
-        if self.sigmas is not None:
-            return self.sigmas
-        return COCO_SIGMAS if self.keypoints == COCO_KEYPOINTS else ()
+    def spread(self) -> tuple[float, ...] | None:
+        """The sigma of each keypoint, if it is known."""
+        return self.sigmas or sigmas_of(self.keypoints)
 
     def keypoint_names(self) -> tuple[str, ...]:
         """As the settings name them."""
@@ -145,10 +143,10 @@ class DirectPoseHead(InstanceHead):
         self.places_count = len(groups)
         self.tower = Tower(channels, config.convs, config.norm) if config.convs else None
         self.locator = head_conv(read, 2 * len(groups)) if align is None or align.aligner else None
-        self.feature_weight = self.feature_bias = self.predictor_weight = self.predictor_bias = None
+        self.predictor_weight = self.predictor_bias = None
+        self.group_maps = None
         if align is not None and align.width is not None:
-            self.feature_weight = nn.Parameter(0.01 * torch.randn(len(groups), align.width, read, 3, 3))
-            self.feature_bias = nn.Parameter(torch.zeros(len(groups), align.width))
+            self.group_maps = head_conv(read, len(groups) * align.width)
         if align is not None:
             self.predictor_weight = nn.Parameter(0.01 * torch.randn(count, 2, align.width or read))
             self.predictor_bias = nn.Parameter(torch.zeros(count, 2))
@@ -198,14 +196,14 @@ class DirectPoseHead(InstanceHead):
         assert align is not None
         below = candidates.level - 1 if align.level == "below" else candidates.level
         level = below.clamp(min=0)
-        if self.feature_weight is None:
-            return sample_maps(towers, self.strides, candidates.image, level, places[:, :, None])[..., 0].transpose(
-                1, 2
-            )
-        assert self.feature_bias is not None
-        return conv_samples(
-            towers, self.strides, candidates.image, level, places, self.feature_weight, self.feature_bias
+        if self.group_maps is None:
+            found = sample_maps(towers, self.strides, candidates.image, level, places[:, :, None])
+            return found[..., 0].transpose(1, 2)
+        assert self.group_maps.bias is not None
+        weight, bias = (
+            part.unflatten(0, (self.places_count, -1)) for part in (self.group_maps.weight, self.group_maps.bias)
         )
+        return conv_samples(towers, self.strides, candidates.image, level, places, weight, bias)
 
     def loss(self, dense: Dense, candidates: Candidates, batch: Batch) -> Losses:
         """Mean over candidates of each one's mean over known keypoints, and the heat maps' focal loss."""

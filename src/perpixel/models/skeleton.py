@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from perpixel.errors import InputError
+from perpixel.structures import COCO_KEYPOINTS
 
 COCO_SIGMAS = (
     *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
     *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
 )
-"""Spread of each of them between annotators, as COCO's evaluation has it."""
+"""Spread of each of COCO's keypoints between annotators, as its evaluation has it."""
 
 BODY = (
     ("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
@@ -25,6 +26,12 @@ BODY = (
 """The nine groups of thesis 002, 4.3.1, footnote 3."""
 
 Groups = Literal["none", "body"] | tuple[tuple[str, ...], ...]
+
+
+def sigmas_of(names: Sequence[str]) -> tuple[float, ...] | None:
+    """COCO's spread of each of these keypoints; None where one is not COCO's."""
+    known = dict(zip(COCO_KEYPOINTS, COCO_SIGMAS, strict=True))
+    return tuple(known[name] for name in names) if known.keys() >= set(names) else None
 
 
 def groups_of(names: Sequence[str], groups: Groups) -> tuple[tuple[int, ...], ...]:
