@@ -16,6 +16,7 @@ class DeformConv2d(nn.Conv2d):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of `nn.Conv2d`.
         modulated: v2 (3 numbers a sample) or v1 (2 numbers).
+        offset_groups: parts of the input's channels that are sampled at offsets of their own.
     """
 
     def __init__(
@@ -29,13 +30,14 @@ class DeformConv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
         modulated: bool = True,
+        offset_groups: int = 1,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.modulated = modulated
         nn.init.normal_(self.weight, std=0.01)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-        samples = kernel_size * kernel_size
+        samples = offset_groups * kernel_size * kernel_size
         self.offset = nn.Conv2d(
             in_channels, samples * (3 if modulated else 2), kernel_size, stride, padding, dilation, bias=True
         )
