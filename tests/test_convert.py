@@ -41,6 +41,8 @@ FROZEN_AFFINE = 53_120
 """Numbers in the affine maps of ResNet-50's norms: 2 x 26,560 channels. mmdetection and torchvision count them as parameters."""
 CODE = 60 * 784 + 60 + 784
 """MEInst's components, variances and means, which AdelaiDet counts as parameters; its deformable convolutions have no bias."""
+IDLE_PROJECTIONS = (64 + 2) * 128 + (128 + 2) * 256
+"""Of DLA-34's levels 3 and 4: 1x1 convolutions and norms whose results nobody reads."""
 TOWER_BIASES = 2 * 4 * 256
 """Biases beside a GroupNorm, which our towers have and some of theirs do not."""
 
@@ -55,7 +57,13 @@ def zeros(name: str) -> tuple[dict[str, Tensor], dict]:
     ("name", "layout", "classes", "more", "filled"),
     [
         ("adet_FCOS_R_50_1x", "adelaidet", 80, 0, 0),
+        ("adet_FCOS_MS_V_39_3x", "adelaidet", 80, 0, 0),
         ("adet_FCOS_RT_MS_R_50_4x_syncbn", "adelaidet", 80, 0, 0),
+        ("adet_FCOS_RT_MS_R_50_4x_syncbn_bn_head", "adelaidet", 80, 0, 0),
+        ("adet_FCOS_RT_MS_DLA_34_4x_syncbn", "adelaidet", 80, -IDLE_PROJECTIONS, 0),
+        ("adet_FCOS_RT_MS_DLA_34_4x_syncbn_bn_head", "adelaidet", 80, -IDLE_PROJECTIONS, 0),
+        ("adet_FCOS_RT_MS_DLA_34_4x_syncbn_shared_towers", "adelaidet", 80, -IDLE_PROJECTIONS, 0),
+        ("adet_FCOS_RT_MS_DLA_34_4x_syncbn_shared_towers_bn_head", "adelaidet", 80, -IDLE_PROJECTIONS, 0),
         ("adet_CondInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
         ("adet_CondInst_MS_R_50_3x_sem", "adelaidet", 80, 0, 0),
         ("adet_BoxInst_MS_R_50_1x", "adelaidet", 80, 0, 0),
@@ -83,7 +91,8 @@ def test_every_name_is_used_and_every_weight_filled(name: str, layout: str, clas
     assert (conversion.layout, conversion.classes) == (layout, classes)
     assert conversion.unused == ()
     steps_and_constants = ("num_batches_tracked", "mask_head.sizes_of_interest", "mask_head._iter")
-    assert all(key.endswith(steps_and_constants) for key in conversion.harmless)
+    idle = tuple(f"backbone.body.level{level}.project." for level in (3, 4))
+    assert all(key.endswith(steps_and_constants) or key.startswith(idle) for key in conversion.harmless)
     assert len(conversion.filled) == filled
     assert sum(p.numel() for p in conversion.build().parameters()) == listed["parameters"] + more
 
@@ -95,6 +104,56 @@ def test_settings_of_a_real_time_model():
     assert config.neck == FPN(top_levels=0)
     assert config.head.levels.limits == (64.0, 128.0)
     assert config.backbone == Backbone("resnet50", stride_in_1x1=True, norm="train", weights=None)
+
+
+REAL_TIME = FCOS(levels=LevelRanges((64.0, 128.0)))
+SHARED = replace(REAL_TIME, class_convs=0, box_convs=0, shared_convs=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("syncbn", REAL_TIME),
+        ("syncbn_bn_head", replace(REAL_TIME, norm="batch")),
+        ("syncbn_shared_towers", SHARED),
+        ("syncbn_shared_towers_bn_head", replace(SHARED, norm="batch")),
+    ],
+)
+def test_settings_of_real_time_models_on_dla(name: str, head: FCOS):
+    """Towers, their norms and the backbone, of which AdelaiDet freezes nothing."""
+    backbone = Backbone("dla34", norm="train", frozen_stages=0, weights=None)
+    wanted = replace(ADELAIDET.base, backbone=backbone, neck=FPN(top_levels=0), head=head)
+    assert inferred(hollow(f"adet_FCOS_RT_MS_DLA_34_4x_{name}")) == wanted
+
+
+def test_settings_of_a_vovnet():
+    """Blocks tell which, and that each is squeezed; without the first block's it is timm's own."""
+    theirs = hollow("adet_FCOS_MS_V_39_3x")
+    squeezed = Backbone("ese_vovnet39b", squeeze_every_block=True, frozen_stages=0, weights=None)
+    assert inferred(theirs) == replace(ADELAIDET.base, backbone=squeezed)
+    ours = {name: tensor for name, tensor in theirs.items() if not re.search(r"OSA[45]_1\.ese", name)}
+    assert inferred(ours).backbone == replace(squeezed, squeeze_every_block=False)
+
+
+def test_other_dlas_and_vovnets_are_refused():
+    dla, vovnet = hollow("adet_FCOS_RT_MS_DLA_34_4x_syncbn"), hollow("adet_FCOS_MS_V_39_3x")
+    with pytest.raises(InputError, match=r"is a DLA other than DLA-34"):
+        inferred(dla | {"backbone.bottom_up.level5.tree1.conv2.weight": torch.zeros(1, 1, 3, 3)})
+    with pytest.raises(InputError, match=r"is not a VoVNet known here \(blocks \(1, 1, 2, 1\)\)"):
+        inferred({name: tensor for name, tensor in vovnet.items() if "OSA5_2" not in name})
+    with pytest.raises(InputError, match=r"a stage of 100 channels, which no dla34 has"):
+        inferred(dla | {"backbone.fpn_lateral4.weight": torch.zeros(256, 100, 1, 1)})
+
+
+def hollow(name: str) -> dict[str, Tensor]:
+    """Names and shapes of a reference model that take no memory."""
+    listed = json.loads((KEYS / f"{name}.json").read_text())["entries"]
+    return {key: torch.zeros(()).expand(shape) for key, shape in listed.items()}
+
+
+def inferred(theirs: dict[str, Tensor]) -> DetectorConfig:
+    """Settings of an FCOS of AdelaiDet; no model is built."""
+    return infer_config(ADELAIDET.base, renamed(theirs, ADELAIDET.rows(theirs))[0])[0]
 
 
 def test_settings_of_condinst():
@@ -203,19 +262,6 @@ def test_mmdetections_improved_fcos_is_told_by_its_biases():
     assert isinstance(improved, FCOS)
     assert (plain.activation, plain.quality_tower, plain.radius) == ("exp", "class", None)
     assert (improved.activation, improved.quality_tower, improved.radius) == ("relu", "box", 1.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("adet_FCOS_MS_V_39_3x", "a VoVNet backbone"),
-        ("adet_FCOS_RT_MS_DLA_34_4x_syncbn", "a DLA backbone"),
-        ("adet_FCOS_RT_MS_R_50_4x_syncbn_bn_head", "a head with batch norms for each level"),
-    ],
-)
-def test_what_we_cannot_convert_yet(name: str, what: str):
-    with pytest.raises(InputError, match=f"the checkpoint has {what}, which perpixel cannot convert yet"):
-        convert_checkpoint(zeros(name)[0])
 
 
 def foreign(config: DetectorConfig, layout: Layout) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ ignored buffer shows.
 """
 
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +50,7 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
             return 2.0, 0.5
         return 0.0, 0.1
     gain = 1.0
-    if name.endswith("stem.conv1.weight"):
+    if name.endswith(("stem.conv1.weight", "base_layer.0.weight")):
         gain = 1 / 64
     elif name.endswith(("cls_logits.weight", "cls_score.weight")):
         gain = 2.0
@@ -57,6 +58,8 @@ def middle_and_spread(name: str, shape: Sequence[int], anchors: bool) -> tuple[f
         gain = 0.5
     elif ".repeated_bifpn." in name and ".outputs_f" in name:
         gain = 2.5
+    elif re.search(r"bottom_up\.level\d", name):
+        gain = 1.2
     elif anchors and name.endswith(("bbox_pred.weight", "bbox_reg.weight")):
         gain = 0.3
     return 0.0, gain * math.sqrt(3 / math.prod(shape[1:]))

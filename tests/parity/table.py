@@ -13,8 +13,8 @@ from .runs import MODELS, Measured, case
 # Titles of the rows, and how the stages they gather begin, after the case.
 GROUPS = {
     "normalised input": ("image_normalized_padded",),
-    "backbone res3-res5, of BiFPN res6, res7 too": ("bottom_up/",),
-    "pyramid P3-P7": ("feat/",),
+    "backbone res3-res5, of BiFPN res6, res7 too, of DLA all levels": ("bottom_up/",),
+    "pyramid": ("feat/",),
     "class logits": ("head/logits", "head/cls_logits"),
     "regression": ("head/reg", "head/bbox_regression"),
     "centre-ness": ("head/ctr", "head/bbox_ctrness"),

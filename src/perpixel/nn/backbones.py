@@ -1,7 +1,8 @@
 """Backbones: any timm model that gives feature maps, with the adapters that detectors need.
 
-Frozen batch normalisation, frozen early stages, the ResNet of the published detectron2 weights (stride in the 1x1
-convolution), deformable stages (thesis 002, 3.3.3) and blurred strides (thesis 004, 3.3.2).
+Frozen batch normalisation, frozen early stages, the ResNet and the VoVNet of the published detectron2 weights (stride in the
+1x1 convolution; squeeze and excitation after every block), deformable stages (thesis 002, 3.3.3) and blurred strides (thesis
+004, 3.3.2). timm's DLA-34 is the published one as it is: equal at all six levels (docs/parity.md).
 """
 
 import difflib
@@ -20,8 +21,16 @@ from perpixel.nn.blur import blur_strided
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.frozen import freeze_until, with_frozen_norms
 from perpixel.nn.pretrained import GO_ON, check_available, load_backbone_file
+from perpixel.nn.vovnet import squeeze_every_block
 
 T = TypeVar("T")
+
+# By timm's module. A Swin of 224 pixels would not shift the windows of its last stage, of which it has one, at any other size.
+_ANY_SIZE = {
+    "timm.models.swin_transformer": {"dynamic_img_size": True, "always_partition": True},
+    "timm.models.swin_transformer_v2": {"dynamic_img_size": True},
+    "timm.models.swin_transformer_v2_cr": {"dynamic_img_size": True},
+}
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,13 @@ class Backbone:
     """Settings of a backbone.
 
     Attributes:
-        name: any timm model with feature maps that takes images of every size; after a dot the tag of its weights, if certain
-            ones are meant (`resnet50.tv_in1k`).
+        name: any timm model with feature maps that takes images of every size, Swin transformers too; after a dot the tag of
+            its weights, if certain ones are meant (`resnet50.tv_in1k`).
         stages: strides of the maps it returns, finest first.
         stride_in_1x1: a bottleneck's stride sits in its first 1x1 convolution, as in the published weights of detectron2 and
             AdelaiDet, in place of its 3x3.
+        squeeze_every_block: a VoVNet's squeeze and excitation follows every block, as in the published weights of detectron2 and
+            AdelaiDet, in place of a stage's last alone.
         norm: batch norms with fixed statistics and affine map, or trained ones.
         frozen_stages: halvings of the image whose layers get no gradient: 2 is the stem and the stride-4 stage (detectron2's
             FREEZE_AT 2), 0 none.
@@ -48,6 +59,7 @@ class Backbone:
     name: str = "resnet50"
     stages: tuple[int, ...] = (8, 16, 32)
     stride_in_1x1: bool = False
+    squeeze_every_block: bool = False
     norm: Literal["frozen", "train"] = "frozen"
     frozen_stages: int = 2
     deformable_stages: tuple[int, ...] = ()
@@ -62,7 +74,11 @@ class Backbone:
             InputError: timm has no such model, it has no map of a wanted stride, an adapter does not fit it, or its weights
                 cannot be had.
         """
+        if self.squeeze_every_block and self.weights == "imagenet":
+            raise InputError(f"timm's weights of {self.name} do not squeeze every block: {GO_ON}")
         network = _feature_network(self)
+        if self.squeeze_every_block:
+            squeeze_every_block(network, self.name)
         if self.weights not in (None, "imagenet"):
             _load_file(network, self)
         if self.stride_in_1x1:
@@ -120,6 +136,7 @@ def _feature_network(config: Backbone) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise InputError(f"backbone.name={name!r} is no model of timm{hint}")
+    options = _size_options(name)
     if config.weights == "imagenet":
         check_available(name)
     try:
@@ -135,9 +152,24 @@ def _feature_network(config: Backbone) -> nn.Module:
             )
     wanted = tuple(known[stride]["index"] for stride in sorted(config.stages))
     try:
-        return timm.create_model(name, pretrained=config.weights == "imagenet", features_only=True, out_indices=wanted)
+        pretrained = config.weights == "imagenet"
+        return timm.create_model(name, pretrained, features_only=True, out_indices=wanted, **options)
     except (OSError, HfHubHTTPError) as error:
         raise InputError(f"the weights of {name} could not be downloaded ({error}): {GO_ON}") from error
+
+
+def _size_options(name: str) -> dict[str, bool]:
+    """What makes timm build a network for images of every size that it would build for those of its training alone."""
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.fixed_input_size:
+        return {}
+    module = timm.model_entrypoint(name).__module__
+    if module not in _ANY_SIZE:
+        raise InputError(
+            f"backbone.name={name!r} takes images of {known.input_size[1]}x{known.input_size[2]} alone, and a detector's have "
+            "many sizes: choose another model, such as swin_tiny_patch4_window7_224"
+        )
+    return _ANY_SIZE[module]
 
 
 def _load_file(network: nn.Module, config: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""Weights of plain backbones: timm's downloads and files in the layouts of timm, torchvision and detectron2."""
+"""Weights of plain backbones: timm's downloads and files in the layouts of timm, torchvision and detectron2 (VoVNet's too)."""
 
 import os
 import socket
@@ -13,6 +13,7 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.nn.renaming import DETECTRON2_RESNET, renamed
 from perpixel.nn.tensor_files import read_tensors
+from perpixel.nn.vovnet import vovnet_rows
 
 GO_ON = "give model.backbone.weights=FILE, or model.backbone.weights=null for random ones"
 
@@ -45,7 +46,7 @@ def load_backbone_file(path: str, wanted: Collection[str]) -> tuple[dict[str, Te
     """Weights of a plain backbone under timm's names, and whether its batch norms were folded into its convolutions.
 
     Args:
-        path: .pth, .safetensors or .npz in timm's layout, torchvision's (ResNet, MobileNetV2) or detectron2's (ResNet).
+        path: .pth, .safetensors or .npz in timm's layout, torchvision's (ResNet, MobileNetV2) or detectron2's (ResNet, VoVNet).
             A folded MobileNetV2 gets batch norms that do nothing but add the bias.
         wanted: names of the backbone's weights.
 
@@ -56,6 +57,8 @@ def load_backbone_file(path: str, wanted: Collection[str]) -> tuple[dict[str, Te
     tensors = {name.removeprefix("backbone.bottom_up."): tensor for name, tensor in tensors.items()}
     if any(name.startswith("stem.conv1.norm.") for name in tensors):
         return renamed(tensors, DETECTRON2_RESNET)[0], False
+    if rows := vovnet_rows(tensors):
+        return renamed(tensors, rows)[0], False
     if "features.0.0.weight" in tensors and "conv_stem.weight" in wanted:
         return _from_torchvision_mobilenet(tensors), "features.0.0.bias" in tensors
     # timm's list of maps flattens stages.0 to stages_0.

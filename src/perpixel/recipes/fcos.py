@@ -1,7 +1,8 @@
 """FCOS: the thesis's settings (002, chapter 3), and small ones for one's own data. The ablations are in `fcos_tables`.
 
 All COCO recipes: 90,000 steps of 16 images unless said, SGD, learning rate 0.01 divided by 10 at 60,000 and 80,000, weight
-decay 0.0001 (0 for scales and shifts of norms), frozen BatchNorm, short side 800, long side at most 1333. AP figures labelled
+decay 0.0001 (0 for scales and shifts of norms), frozen BatchNorm, short side 800, long side at most 1333 (real-time models:
+`fcos_real_time`). AP figures labelled
 "paper" are the thesis's, on COCO val2017; none of these was trained by us (that takes days of GPU), what was trained is in
 docs/results.md.
 """
@@ -69,6 +70,19 @@ def fcos_x101_32x8d_deformable_2x() -> Recipe:
     """
     deformable = replace(X101_32x8d, deformable_stages=(16, 32))
     return _twice("fcos_x101_32x8d_deformable_2x", deformable, FCOS(deformable=True))
+
+
+def fcos_v39_3x() -> Recipe:
+    """FCOS, VoVNet-39, 270k steps at short sides 640..800, a config of AdelaiDet without a published figure.
+
+    timm's weights squeeze a stage's last block alone; AdelaiDet's, which squeeze every one, need
+    `model.backbone.squeeze_every_block=true model.backbone.weights=vovnet39_ese_detectron2.pth`.
+
+    perpixel train fcos_v39_3x data=coco.yaml
+    """
+    model = DetectorConfig(backbone=Backbone("ese_vovnet39b.ra_in1k", frozen_stages=0))
+    training = replace(COCO_TRAINING, steps=270_000, milestones=(21 / 27, 25 / 27))
+    return Recipe("fcos_v39_3x", model, DataConfig(), training)
 
 
 def fcos_mobilenetv2() -> Recipe:

@@ -14,6 +14,7 @@ from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.panoptic import PanopticFPN
 from perpixel.nn.backbones import without_pretrained
+from perpixel.nn.layers import LevelNorms
 from perpixel.nn.renaming import matching, renamed
 from perpixel.nn.tensor_files import read_tensors, tensors_of
 
@@ -126,9 +127,12 @@ def _constants(model: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, Tens
 def _is_before_norm(model: nn.Module, name: str) -> bool:
     """Whether a bias belongs to a convolution that has a norm after it."""
     tower, _, layer = name.removesuffix(".bias").rpartition(".")
-    if not layer.isdigit():
-        return False
     layers = model.get_submodule(tower)
-    assert isinstance(layers, nn.Sequential)
+    if not layer.isdigit() or not isinstance(layers, nn.Sequential):
+        return False
     at = int(layer)
-    return isinstance(layers[at], nn.Conv2d) and at + 1 < len(layers) and isinstance(layers[at + 1], nn.GroupNorm)
+    return (
+        isinstance(layers[at], nn.Conv2d)
+        and at + 1 < len(layers)
+        and isinstance(layers[at + 1], nn.GroupNorm | LevelNorms)
+    )

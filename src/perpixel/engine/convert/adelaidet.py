@@ -13,6 +13,7 @@ from perpixel.nn.backbones import Backbone
 from perpixel.nn.fpn import FPN
 from perpixel.nn.layers import Pixels
 from perpixel.nn.renaming import DETECTRON2_RESNET, Rows, with_prefix
+from perpixel.nn.vovnet import vovnet_rows
 from perpixel.ops.assign import LevelRanges
 
 MSRA = Pixels(std=(1.0, 1.0, 1.0), order="bgr")
@@ -22,9 +23,10 @@ RESNEXT_STD = (58.395, 57.12, 57.375)
 ADELAIDET_HEAD = "proposal_generator.fcos_head."
 
 PIXEL_STATISTICS = ("pixel_mean", "pixel_std", "{*}.pixel_mean", "{*}.pixel_std")
+IDLE = (*PIXEL_STATISTICS, "backbone.body.level{i}.project.{*}")
+"""Entries that carry nothing: pixel statistics, which settings hold, and two projections of DLA whose results nobody reads."""
 
-RESNET_AND_FPN: Rows = (
-    *with_prefix(DETECTRON2_RESNET, "backbone.body.", "backbone.bottom_up."),
+FPN_ROWS: Rows = (
     *(
         (f"neck.{ours}.{i}.{{*}}", f"backbone.fpn_{ours}{level}.{{*}}")
         for ours in ("lateral", "output")
@@ -46,19 +48,23 @@ FCOS_HEAD: Rows = (
     ("box_head.scales.{i}.scale", f"{ADELAIDET_HEAD}scales.{{i}}.scale"),
 )
 
+DLA: Rows = (("base_layer.{*}", "base_layer.{*}"), ("level{i}.{*}", "level{i}.{*}"))
+"""timm has the names of DLA's authors, as AdelaiDet has."""
+
+BODY = "backbone.bottom_up."
 BIFPN_BODY = "backbone.bottom_up.backbone."
 BIFPN_CELL = "backbone.repeated_bifpn."
 
 
 def backbone_and_neck(names: Collection[str]) -> Rows:
-    """Rows of the ResNet, and of the FPN or the BiFPN that the names tell.
+    """Rows of the ResNet, DLA or VoVNet, and of the FPN or the BiFPN that the names tell.
 
     They number a BiFPN's maps as they arise: inputs, then results of the way down, then of the way up. A sum is called after its
     level and the numbers of what it adds.
     """
     levels = {int(found[1]) for name in names if (found := re.search(r"repeated_bifpn\.0\.weights_f(\d+)_", name))}
     if not levels:
-        return RESNET_AND_FPN
+        return (*_body(names, BODY), *FPN_ROWS)
     count = len(levels)
     down = [(f"down.{level}", f"f{level}_{level}_{2 * count - 3 - level}") for level in range(count - 1)]
     up = [
@@ -76,11 +82,17 @@ def backbone_and_neck(names: Collection[str]) -> Rows:
     ]
     laterals = [row for i in range(count) for row in _conv_norm(f"neck.lateral.{i}", f"{BIFPN_CELL}0.lateral_{i}_f{i}")]
     return (
-        *with_prefix(DETECTRON2_RESNET, "backbone.body.", BIFPN_BODY),
+        *_body(names, BIFPN_BODY),
         *_conv_norm("neck.reduction", "backbone.bottom_up.res6.reduction"),
         *laterals,
         *fusions,
     )
+
+
+def _body(names: Collection[str], theirs: str) -> Rows:
+    if f"{theirs}base_layer.0.weight" in names:
+        return with_prefix(DLA, "backbone.body.", theirs)
+    return with_prefix(vovnet_rows(names) or DETECTRON2_RESNET, "backbone.body.", theirs)
 
 
 def _conv_norm(ours: str, theirs: str) -> Rows:
@@ -88,7 +100,8 @@ def _conv_norm(ours: str, theirs: str) -> Rows:
 
 
 DETECTRON2_ROWS: Rows = (
-    *RESNET_AND_FPN,
+    *_body((), BODY),
+    *FPN_ROWS,
     *sequential("box_head.class_tower", "head.cls_subnet"),
     *sequential("box_head.box_tower", "head.bbox_subnet"),
     ("box_head.class_logits.{*}", "head.cls_score.{*}"),
@@ -126,7 +139,7 @@ ADELAIDET = Layout(
     rows=_adelaidet,
     base=DetectorConfig(MSRA, Backbone(stride_in_1x1=True, weights=None), FPN(), FCOS(), None, Selection()),
     adapt=with_resnext_pixels,
-    unused=PIXEL_STATISTICS,
+    unused=IDLE,
     notes=(
         "the quality branch is taken as centre-ness; if it was trained on IoU: model.head.quality=iou model.head.box_weight=none",
     ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, PIXEL_STATISTICS, backbone_and_neck
+from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, IDLE, backbone_and_neck
 from perpixel.engine.convert.layout import Layout
 from perpixel.models.blendmask import BlendMask
 from perpixel.models.candidates import Selection
@@ -37,7 +37,7 @@ ADELAIDET_BLENDMASK = Layout(
     rows=_rows,
     base=replace(ADELAIDET.base, head=FCOS(), instance=BlendMask(), selection=Selection(threshold_on="product")),
     adapt=ADELAIDET.adapt,
-    unused=PIXEL_STATISTICS,
+    unused=IDLE,
     notes=ADELAIDET.notes,
 )
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, PIXEL_STATISTICS, backbone_and_neck
+from perpixel.engine.convert.adelaidet import ADELAIDET, FCOS_HEAD, IDLE, backbone_and_neck
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, fixed_statistics
 from perpixel.models.candidates import Selection
@@ -37,7 +37,7 @@ ADELAIDET_CONDINST = Layout(
     ),
     adapt=ADELAIDET.adapt,
     # The divisors of the coordinates are 8 strides; the step that BoxInst's warm-up has reached is the run's own.
-    unused=(*PIXEL_STATISTICS, "mask_head.sizes_of_interest", "mask_head._iter"),
+    unused=(*IDLE, "mask_head.sizes_of_interest", "mask_head._iter"),
     notes=(
         *ADELAIDET.notes,
         "16 mask channels are taken as BoxInst, which matters for further training only; if it was CondInst: "

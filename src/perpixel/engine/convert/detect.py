@@ -32,10 +32,6 @@ LAYOUTS = (
 )
 
 REFUSED = (
-    ("backbone.bottom_up.base_layer.{*}", "a DLA backbone"),
-    ("backbone.bottom_up.stem.stem_{*}", "a VoVNet backbone"),
-    ("proposal_generator.fcos_head.{*}_tower.{i}.{j}.running_mean", "a head with batch norms for each level"),
-    ("{*}_tower.{i}.{j}.running_mean", "a head with batch norms for each level"),
     ("roi_heads.{*}", "a two-stage detector"),
     ("roi_head.{*}", "a two-stage detector"),
     ("neck.fpn.{*}", "a NAS-FCOS neck"),

@@ -1,13 +1,10 @@
 """Settings read from the names and shapes of weights, once they have our names."""
 
-import itertools
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from torch import Tensor
-
+from perpixel.engine.convert.backbone import Weights, backbone_settings, count
 from perpixel.engine.convert.blendmask import blendmask_settings
 from perpixel.errors import InputError
 from perpixel.models.blendmask import BlendMask
@@ -18,23 +15,10 @@ from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHeadConfig, InstanceHeadConfig
 from perpixel.models.meinst import MEInst
 from perpixel.models.retinanet import RetinaNet
-from perpixel.nn.backbones import Backbone
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.fpn import FPN, NeckConfig
+from perpixel.nn.layers import HeadNorm
 from perpixel.ops.dynamic import filter_count
-
-Weights = Mapping[str, Tensor]
-
-# timm's name by (blocks of each stage, groups, channels a group of the first stage).
-RESNETS: dict[tuple[tuple[int, ...], int, int], str] = {
-    ((3, 4, 6, 3), 1, 64): "resnet50",
-    ((3, 4, 23, 3), 1, 64): "resnet101",
-    ((3, 8, 36, 3), 1, 64): "resnet152",
-    ((3, 4, 6, 3), 32, 4): "resnext50_32x4d",
-    ((3, 4, 23, 3), 32, 4): "resnext101_32x4d",
-    ((3, 4, 23, 3), 32, 8): "resnext101_32x8d",
-    ((3, 4, 23, 3), 64, 4): "resnext101_64x4d",
-}
 
 
 def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig, int]:
@@ -43,46 +27,10 @@ def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig
     Raises:
         InputError: a backbone, a head or an anchor count that no setting of ours has.
     """
-    backbone, neck = _backbone(base.backbone, weights), _neck(base.neck, weights)
+    backbone, neck = backbone_settings(base.backbone, weights), _neck(base.neck, weights)
     head, classes = _head(base.head, weights, len(neck.pyramid_strides(backbone.stages)))
     instance = None if base.instance is None else _instance(base.instance, weights)
     return replace(base, backbone=backbone, neck=neck, head=head, instance=instance), classes
-
-
-def _backbone(base: Backbone, weights: Weights) -> Backbone:
-    body = "backbone.body"
-    blocks = tuple(_count(weights, rf"{body}\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4))
-    first = weights.get(f"{body}.layer1.0.conv2.weight")
-    width = 0 if first is None else first.shape[1]
-    groups = 0 if first is None else first.shape[0] // first.shape[1]
-    if (blocks, groups, width) not in RESNETS:
-        raise InputError(
-            f"the backbone of the checkpoint is not a ResNet or ResNeXt known here (blocks {blocks}, {groups} groups of "
-            f"{width} channels): give a recipe whose backbone fits"
-        )
-    lateral = re.compile(r"neck\.lateral\.\d+(\.0)?\.weight")
-    laterals = [weights[name].shape[1] for name in sorted(weights) if lateral.fullmatch(name)]
-    deformable, interval = _deformable(weights)
-    trained = any(name.startswith(body) and name.endswith("num_batches_tracked") for name in weights)
-    return replace(
-        base,
-        name=RESNETS[blocks, groups, width],
-        # A ResNet's stage of c channels has stride c / 64.
-        stages=tuple(channels // 64 for channels in laterals),
-        stride_in_1x1=base.stride_in_1x1 and groups == 1,
-        norm="train" if trained else "frozen",
-        deformable_stages=deformable,
-        deformable_interval=interval,
-        weights=None,
-    )
-
-
-def _deformable(weights: Weights) -> tuple[tuple[int, ...], int]:
-    """Strides of the stages with offsets, and the step between such blocks."""
-    found = [re.fullmatch(r"backbone\.body\.layer(\d)\.(\d+)\.conv2\.offset\.weight", name) for name in weights]
-    blocks = sorted((int(m[1]), int(m[2])) for m in found if m)
-    steps = {b - a for (stage, a), (other, b) in itertools.pairwise(blocks) if stage == other}
-    return tuple(sorted({2 ** (stage + 1) for stage, _ in blocks})), min(steps, default=1)
 
 
 def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
@@ -90,24 +38,24 @@ def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
         return _bifpn(weights)
     assert isinstance(base, FPN)
     top = weights.get("neck.top.0.weight")
-    outputs = _count(weights, r"neck\.output\.(\d+)\.weight")
+    outputs = count(weights, r"neck\.output\.(\d+)\.weight")
     if not outputs:
         raise InputError("the checkpoint has no feature pyramid known here: give a recipe whose neck fits")
     width = weights["neck.output.0.weight"].shape[0]
     return replace(
         base,
         channels=width,
-        top_levels=_count(weights, r"neck\.top\.(\d+)\.weight"),
+        top_levels=count(weights, r"neck\.top\.(\d+)\.weight"),
         top_from="p5" if top is None or top.shape[1] == width else "c5",
     )
 
 
 def _bifpn(weights: Weights) -> BiFPN:
-    sums = _count(weights, r"neck\.cells\.0\.up\.(\d+)\.weights")
+    sums = count(weights, r"neck\.cells\.0\.up\.(\d+)\.weights")
     return BiFPN(
         channels=weights["neck.lateral.0.0.weight"].shape[0],
-        repeats=_count(weights, r"neck\.cells\.(\d+)\.down\.0\.weights"),
-        top_levels=sums + 1 - _count(weights, r"neck\.lateral\.(\d+)\.0\.weight"),
+        repeats=count(weights, r"neck\.cells\.(\d+)\.down\.0\.weights"),
+        top_levels=sums + 1 - count(weights, r"neck\.lateral\.(\d+)\.0\.weight"),
         norm="batch" if "neck.lateral.0.1.running_mean" in weights else "group",
     )
 
@@ -118,15 +66,16 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
         raise InputError("the checkpoint has no class predictor of FCOS or RetinaNet")
     rows = len(logits)
     scaled = "box_head.scales.0.scale" in weights
-    normalized = "box_head.class_tower.1.weight" in weights or "box_head.shared_tower.1.weight" in weights
+    norm = _tower_norm(weights)
     if isinstance(base, FCOS):
+        per_level = "box_head.class_tower.1.0.weight" in weights or "box_head.shared_tower.1.0.weight" in weights
         quality = "box_head.quality.weight" in weights
         head = replace(
             base,
             class_convs=_tower_depth(weights, r"box_head\.class_tower"),
             box_convs=_tower_depth(weights, r"box_head\.box_tower"),
             shared_convs=_tower_depth(weights, r"box_head\.shared_tower"),
-            norm="group" if normalized else "none",
+            norm="batch" if per_level else norm,
             deformable=_deformable_tower(weights, r"box_head\.\w+_tower"),
             level_scales=scaled,
             quality=base.quality if quality else "none",
@@ -143,7 +92,7 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
     head = replace(
         base,
         convs=_tower_depth(weights, r"box_head\.class_tower"),
-        norm="group" if normalized else "none",
+        norm=norm,
         level_scales=scaled,
         **({"scales": (4.0,), "ratios": (1.0,), "sizes": None} if per_cell == 1 else {}),
     )
@@ -157,13 +106,13 @@ def _instance(base: InstanceHeadConfig, weights: Weights) -> InstanceHeadConfig:
         return _meinst(base, weights)
     assert isinstance(base, CondInst)
     branch = "instance_head.mask_branch"
-    convs = _count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
+    convs = count(weights, rf"{branch}\.tower\.(\d+)\.0\.weight")
     channels, mask_width = weights[f"{branch}.tower.{convs}.weight"].shape[:2]
     kind = BoxInst() if channels == BoxInst().mask_channels else base
     found = replace(
         kind,
         mask_channels=channels,
-        mask_levels=_count(weights, rf"{branch}\.refine\.(\d+)\.0\.weight"),
+        mask_levels=count(weights, rf"{branch}\.refine\.(\d+)\.0\.weight"),
         mask_convs=convs,
         mask_width=mask_width,
         semantic="instance_head.semantic_branch.logits.weight" in weights,
@@ -201,12 +150,12 @@ def _deformable_tower(weights: Weights, tower: str) -> Literal[False, True, "v1"
     return "v1" if numbers == {18} else bool(numbers)
 
 
+def _tower_norm(weights: Weights) -> HeadNorm:
+    """Of all levels; a list of norms, one a level, is none of these."""
+    normalized = "box_head.class_tower.1.weight" in weights or "box_head.shared_tower.1.weight" in weights
+    return "group" if normalized else "none"
+
+
 def _tower_depth(weights: Weights, tower: str) -> int:
     pattern = re.compile(rf"{tower}\.\d+\.weight")
     return sum(tensor.ndim == 4 for name, tensor in weights.items() if pattern.fullmatch(name))
-
-
-def _count(weights: Weights, pattern: str) -> int:
-    """How many numbers the names that fit have."""
-    compiled = re.compile(pattern)
-    return len({found[1] for name in weights if (found := compiled.fullmatch(name))})

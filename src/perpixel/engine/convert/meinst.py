@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from perpixel.engine.convert.adelaidet import ADELAIDET, ADELAIDET_HEAD, FCOS_HEAD, PIXEL_STATISTICS, backbone_and_neck
+from perpixel.engine.convert.adelaidet import ADELAIDET, ADELAIDET_HEAD, FCOS_HEAD, IDLE, backbone_and_neck
 from perpixel.engine.convert.layout import Layout, sequential
 from perpixel.models.meinst import MEInst
 from perpixel.nn.renaming import Rows
@@ -31,6 +31,6 @@ ADELAIDET_MEINST = Layout(
     rows=_rows,
     base=replace(ADELAIDET.base, instance=MEInst()),
     adapt=ADELAIDET.adapt,
-    unused=PIXEL_STATISTICS,
+    unused=IDLE,
     notes=("codes are taken as whitened, of logits, as all released models have them",),
 )
