@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
+from perpixel.nn.head_cells import HeadGenotype, SearchedTower
 from perpixel.nn.layers import HeadNorm, Scale, Tower, head_conv
 from perpixel.nn.normalizer import Normalization, PositiveCount
 from perpixel.ops.assign import ignore_crowds, match_by_iou
@@ -32,6 +33,7 @@ class RetinaNet(BoxHeadConfig):
     Attributes:
         convs: depth of the two towers.
         norm: of the towers.
+        genotype: operations of either tower in place of its convolutions (NAS-FCOS).
         level_scales: one learnable factor a level on the deltas.
         scales: anchor sizes in strides, three octave steps from 4 strides by default; (4,) with ratios (1,) gives "#A=1".
         sizes: anchor sizes in pixels for each level in place of `scales`, where a peer rounds them.
@@ -51,6 +53,7 @@ class RetinaNet(BoxHeadConfig):
 
     convs: int = 4
     norm: HeadNorm = "none"
+    genotype: HeadGenotype | None = None
     level_scales: bool = False
     scales: tuple[float, ...] = tuple(4 * octave for octave in OCTAVES)
     sizes: tuple[tuple[float, ...], ...] | None = None
@@ -86,8 +89,12 @@ class RetinaNetHead(BoxHead):
         sizes = config.sizes or [[scale * stride for scale in config.scales] for stride in strides]
         self.shapes = [anchor_shapes(row, config.ratios, config.ratio_first, config.rounded) for row in sizes]
         self.per_cell = len(self.shapes[0])
-        self.class_tower = Tower(channels, config.convs, config.norm)
-        self.box_tower = Tower(channels, config.convs, config.norm)
+        self.class_tower, self.box_tower = (
+            Tower(channels, config.convs, config.norm)
+            if config.genotype is None
+            else SearchedTower(config.genotype, channels, len(strides))
+            for _ in range(2)
+        )
         prior = -torch.tensor(1 / config.prior - 1).log().item()
         self.class_logits = head_conv(channels, self.per_cell * classes, bias=prior)
         self.deltas = head_conv(channels, self.per_cell * 4)
@@ -98,8 +105,8 @@ class RetinaNetHead(BoxHead):
 
     def forward(self, pyramid: Pyramid) -> DenseOutputs:
         """Class logits and boxes of every anchor."""
-        class_towers = [self.class_tower(x) for x in pyramid]
-        towers = [self.box_tower(x) for x in pyramid]
+        class_towers = [self.class_tower(x, level) for level, x in enumerate(pyramid)]
+        towers = [self.box_tower(x, level) for level, x in enumerate(pyramid)]
         logits = join_levels([self.class_logits(x) for x in class_towers], self.per_cell)
         deltas = [scale(self.deltas(x)) for scale, x in zip(self.scales, towers, strict=True)]
         regression = join_levels(deltas, self.per_cell)

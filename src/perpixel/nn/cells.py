@@ -1,8 +1,8 @@
 """A feature pyramid as data: NAS-FCOS's (thesis 004, 7.3.2), and the neck that a genotype becomes.
 
-The pool starts with the backbone's maps C2 to C5, each brought to the pyramid's width. A block takes two maps of the pool, applies
-an operation to each, joins them and adds the result to the pool. The last three results are P5, P4 and P3; any other result that
-no block takes is added to all three (eq. 7.1). Maps of different sizes are brought to one size bilinearly.
+The pool starts with the backbone's maps C2 to C5, each brought to the pyramid's width. A block takes two maps of the pool, passes
+each through an operation, joins them and adds the result to the pool. The last three results are P5, P4 and P3; any other that no
+block takes is added to all three (eq. 7.1). Maps of different sizes are brought to one size bilinearly.
 """
 
 from collections.abc import Sequence
@@ -224,7 +224,7 @@ class Sum(nn.Module):
 
 
 def cell_operation(name: str, channels: int, norm: Norm) -> nn.Module:
-    """An operation of a found pyramid or tower; deformable convolutions are modulated, each half of the channels has its offsets."""
+    """An operation of a found pyramid or tower; deformable convolutions are modulated, two groups of channels have offsets each."""
     if name == "deform3":
         return nn.Sequential(DeformConv2d(channels, channels, offset_groups=2), norm(channels), nn.ReLU())
     return build_operation(name, channels, norm)  # pyright: ignore[reportArgumentType]
