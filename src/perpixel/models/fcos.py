@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from perpixel.errors import InputError
 from perpixel.models.candidates import class_loss, positives
 from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
+from perpixel.nn.head_cells import HeadGenotype, SearchedTower
 from perpixel.nn.layers import Deformable, Scale, Tower, TowerNorm, head_conv
 from perpixel.nn.normalizer import Normalization, PositiveCount
 from perpixel.ops.assign import LevelRanges, ignore_crowds, inside_sampling_region, smallest_object
@@ -35,6 +36,7 @@ class FCOS(BoxHeadConfig):
         shared_convs: convolutions both towers share before they part ("shtw." of table 3.9).
         norm: of the towers (table 3.5); `batch` norms are each level's own (AdelaiDet's "bn_head").
         deformable: the last convolution of either tower is deformable (3.3.3); `v1` without weights of its samples (MEInst).
+        genotype: operations of either tower in place of its convolutions (NAS-FCOS).
         level_scales: one learnable factor a level on the distances.
         initial_distance: every side's distance at the start of training, in strides (with `relu`). At the references' 0 half of
             all boxes have no size, and the IoU of such a box has almost no gradient: a long training leaves that start behind, a
@@ -45,7 +47,8 @@ class FCOS(BoxHeadConfig):
         quality_tower: the features the branch reads (AdelaiDet: box; the first FCOS and NAS-FCOS: class).
         box_loss: table 3.5; `iou` is -log IoU. `none` leaves the box branch out: masks alone tell objects apart (5.3.5, MaskNMS).
         box_weight: each positive's box loss weighs its centre-ness target, or all weigh the same.
-        iou_smoothing: added to intersection and union, in stride units (AdelaiDet 1; detectron2 and torchvision 0).
+        iou_smoothing: added to intersection and union (AdelaiDet 1; detectron2 and torchvision 0).
+        iou_unit: of these: the level's stride (AdelaiDet), or pixels (the first FCOS, NAS-FCOS).
         radius: half side of the sampling square in strides (table 3.6); None samples the whole box (table 3.2).
         center: of the sampling square: the box's, or the mask's centre of mass where masks are loaded (CondInst).
         levels: which objects each level takes (table 3.7).
@@ -53,6 +56,7 @@ class FCOS(BoxHeadConfig):
         spread: space a level's cells by image // cells (torchvision).
         normalization, normalization_start: what losses are divided by (see PositiveCount); a box loss weighted by
             centre-ness is divided by the sum of its weights.
+        count_images: the class loss is divided by the positives and the images together (the first FCOS, NAS-FCOS).
         prior: class probability at the start of training.
         alpha, gamma: of the focal loss.
     """
@@ -62,6 +66,7 @@ class FCOS(BoxHeadConfig):
     shared_convs: int = 0
     norm: TowerNorm = "group"
     deformable: Deformable = False
+    genotype: HeadGenotype | None = None
     level_scales: bool = True
     initial_distance: float = 0.0
     activation: Literal["relu", "exp"] = "relu"
@@ -71,6 +76,7 @@ class FCOS(BoxHeadConfig):
     box_loss: Literal["giou", "iou", "none"] = "giou"
     box_weight: Literal["centerness", "none"] = "centerness"
     iou_smoothing: float = 1.0
+    iou_unit: Literal["stride", "pixel"] = "stride"
     radius: float | None = 1.5
     center: Literal["box", "mask"] = "box"
     levels: LevelRanges = field(default_factory=LevelRanges)
@@ -78,6 +84,7 @@ class FCOS(BoxHeadConfig):
     spread: bool = False
     normalization: Normalization = "positives"
     normalization_start: float = 300.0
+    count_images: bool = False
     prior: float = 0.01
     alpha: float = 0.25
     gamma: float = 2.0
@@ -104,8 +111,12 @@ class FCOSHead(BoxHead):
         self.strides = strides
         levels = len(strides)
         self.shared_tower = Tower(channels, config.shared_convs, config.norm, levels=levels)
-        self.class_tower = Tower(channels, config.class_convs, config.norm, config.deformable, levels)
-        self.box_tower = Tower(channels, config.box_convs, config.norm, config.deformable, levels)
+        self.class_tower, self.box_tower = (
+            Tower(channels, convs, config.norm, config.deformable, levels)
+            if config.genotype is None
+            else SearchedTower(config.genotype, channels, levels)
+            for convs in (config.class_convs, config.box_convs)
+        )
         self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
         self.predicts_boxes = config.box_loss != "none"
         self.distances = head_conv(channels, 4, bias=config.initial_distance) if self.predicts_boxes else None
@@ -168,8 +179,10 @@ class FCOSHead(BoxHead):
         predicted = outputs.regression[found.image, found.location]
         wanted = distances_to_sides(found.points, found.boxes) / found.strides[:, None]
         near = centerness(wanted)
-        iou, giou = overlap(_around_origin(predicted), _around_origin(wanted), self.config.iou_smoothing)
-        each = (1 / count).expand(len(targets))
+        unit = found.strides[:, None] if self.config.iou_unit == "pixel" else 1
+        iou, giou = overlap(_around_origin(predicted * unit), _around_origin(wanted * unit), self.config.iou_smoothing)
+        divisor = count + len(targets) if self.config.count_images else count
+        each = (1 / divisor).expand(len(targets))
         losses = {"class": class_loss(outputs, matches, found, each, self.config.alpha, self.config.gamma)}
         if self.predicts_boxes:
             box_loss = 1 - giou if self.config.box_loss == "giou" else -iou.clamp(min=1e-6).log()
