@@ -224,7 +224,7 @@ class Sum(nn.Module):
 
 
 def cell_operation(name: str, channels: int, norm: Norm) -> nn.Module:
-    """An operation of a found pyramid or tower; deformable convolutions are modulated, two groups of channels have offsets each."""
+    """An operation of a found pyramid or tower; a deformable convolution is modulated, with two groups of offsets."""
     if name == "deform3":
         return nn.Sequential(DeformConv2d(channels, channels, offset_groups=2), norm(channels), nn.ReLU())
     return build_operation(name, channels, norm)  # pyright: ignore[reportArgumentType]
