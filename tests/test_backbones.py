@@ -1,5 +1,6 @@
 """Backbones: what is frozen, where strides sit, deformable convolutions, and weights from files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,16 @@ from perpixel.models.detector import DetectorConfig
 from perpixel.nn import pretrained
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.nn.deform import DeformConv2d
+from perpixel.nn.fold import fold_norms
 from perpixel.nn.frozen import FrozenBatchNorm, freeze_until, with_frozen_norms
 from perpixel.nn.renaming import DETECTRON2_RESNET, renamed
+from perpixel.nn.vovnet import vovnet_rows
 
 SMALL = Backbone("resnet26", weights=None)
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet10t", "resnet26", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "dla34"]
+    "name", ["resnet10t", "resnet26", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "dla34", "ese_vovnet39b"]
 )
 def test_maps_have_the_stated_channels_and_strides(name: str):
     backbone = Backbone(name, weights=None).build().eval()
@@ -33,13 +36,23 @@ def test_maps_have_the_stated_channels_and_strides(name: str):
     ]
 
 
-def test_channels_last_transformers_come_out_channels_first():
-    backbone = Backbone("swin_tiny_patch4_window7_224", weights=None, frozen_stages=0).build()
-    assert [tuple(x.shape) for x in backbone(torch.rand(1, 3, 224, 224))] == [
-        (1, 192, 28, 28),
-        (1, 384, 14, 14),
-        (1, 768, 7, 7),
-    ]
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "swinv2_tiny_window8_256"])
+def test_window_transformers_take_images_of_every_size(name: str):
+    """Their maps come out channels first."""
+    backbone = Backbone(name, weights=None, frozen_stages=0).build().eval()
+    for height, width in ((64, 96), (224, 224)):
+        shapes = [tuple(x.shape) for x in backbone(torch.rand(1, 3, height, width))]
+        assert shapes == [(1, c, height // s, width // s) for c, s in zip((192, 384, 768), (8, 16, 32), strict=True)]
+
+
+def test_the_last_windows_of_a_swin_shift():
+    """At 224 pixels its last stage is one window, and timm's would shift none of its windows at any other size."""
+    blocks = (
+        Backbone("swin_tiny_patch4_window7_224", weights=None, frozen_stages=0)
+        .build()
+        .body.get_submodule("layers_3.blocks")
+    )
+    assert [block.shift_size for block in blocks.children()] == [(0, 0), (3, 3)]
 
 
 def test_stages_may_be_any_strides_of_the_network():
@@ -108,6 +121,71 @@ def test_a_norm_alone_and_an_unknown_part():
     assert isinstance(with_frozen_norms(nn.BatchNorm2d(3)), FrozenBatchNorm)
     with pytest.raises(KeyError, match="x"):
         freeze_until(nn.Sequential(nn.ReLU()), "x")
+
+
+def slow_vovnet(w: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """V-39 from its published numbers: 1, 1, 2, 2 blocks of five convolutions, squeeze and excitation after each block.
+
+    Args:
+        w: under detectron2's names.
+        x: images.
+    """
+
+    def layer(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight, norm = (
+            w[f"{name}/conv.weight"],
+            [w[f"{name}/norm.{part}"] for part in ("running_mean", "running_var", "weight", "bias")],
+        )
+        mean, variance, scale, shift = (part.reshape(1, -1, 1, 1) for part in norm)
+        x = nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).relu()
+
+    for i, stride in ((1, 2), (2, 1), (3, 2)):
+        x = layer(x, f"stem.stem_{i}", stride)
+    maps = []
+    for stage, blocks in ((2, 1), (3, 1), (4, 2), (5, 2)):
+        if stage > 2:
+            x = nn.functional.max_pool2d(x, 3, stride=2, ceil_mode=True)
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}.OSA{stage}_{block}"
+            parts = [x]
+            for i in range(5):
+                parts.append(layer(parts[-1], f"{name}.layers.{i}.OSA{stage}_{block}_{i}"))
+            out = layer(torch.cat(parts, dim=1), f"{name}.concat.OSA{stage}_{block}_concat")
+            gate = nn.functional.conv2d(
+                out.mean(dim=(2, 3), keepdim=True), w[f"{name}.ese.fc.weight"], w[f"{name}.ese.fc.bias"]
+            )
+            out = out * ((gate + 3) / 6).clamp(0, 1)
+            x = out + x if block > 1 else out
+        maps.append(x)
+    return maps
+
+
+@torch.no_grad()
+def test_a_vovnet_of_detectron2(tmp_path: Path):
+    """A file under its names loads, and the network is the one that its numbers describe; also with folded norms."""
+    config = Backbone("ese_vovnet39b", weights=None, squeeze_every_block=True, frozen_stages=0, stages=(4, 8, 16, 32))
+    torch.manual_seed(0)
+    state = config.build().body.state_dict()
+    for name, tensor in state.items():
+        if tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5) if name.endswith(("running_var", "bn.weight")) else tensor.uniform_(-0.5, 0.5)
+    numbered = {
+        f"stage{s}.OSA{s}_{b}.{part}{i}/": 0
+        for s in (2, 3, 4, 5)
+        for b in (1, 2)[: 1 + s // 4]
+        for part, i in [(f"layers.{n}.OSA{s}_{b}_", n) for n in range(5)] + [(f"concat.OSA{s}_{b}_", "concat")]
+    }
+    theirs, unknown = renamed(state, [(b, a) for a, b in vovnet_rows(numbered)])
+    assert not unknown and "stage4.OSA4_1.ese.fc.bias" in theirs
+    torch.save({"model": theirs}, tmp_path / "vovnet39.pth")
+    backbone = replace(config, weights=str(tmp_path / "vovnet39.pth")).build().eval()
+    x = torch.rand(1, 3, 64, 96)
+    wanted = slow_vovnet(theirs, x)
+    assert_equal_maps(backbone(x), wanted)
+    # Stem, and five convolutions and a joining one in each of six blocks.
+    assert fold_norms(backbone, x) == 3 + 6 * 6
+    assert_equal_maps(backbone(x), wanted)
 
 
 def test_stride_moves_to_the_first_convolution():
@@ -273,6 +351,19 @@ def test_development_weights_equal_torchvision(shared_data: Path, kind: str):
         (Backbone("mobilenetv2_100", deformable_stages=(16,), weights=None), r"no bottlenecks at stride 16"),
         (Backbone("convnext_atto", frozen_stages=1, weights=None), r"no map of stride 2 or less; use 0 or 2"),
         (Backbone("hrnet_w18_small", weights=None), r"no part stage1 to freeze; use frozen_stages=0"),
+        (
+            Backbone("resnet26", weights=None, squeeze_every_block=True),
+            r"needs a VoVNet such as ese_vovnet39b, not resnet26",
+        ),
+        (
+            Backbone("ese_vovnet39b", squeeze_every_block=True),
+            r"timm's weights of ese_vovnet39b do not squeeze every block: give model\.backbone\.weights=FILE",
+        ),
+        (
+            Backbone("gcvit_tiny", weights=None),
+            r"'gcvit_tiny' does not take images of every size, 96x160 for one: choose",
+        ),
+        (Backbone("inception_v3", weights=None), r"'inception_v3' gives no maps of an image's sides over a stride"),
         (Backbone("resnext101_32x16d"), r"non-commercial use only .*name=resnext101_32x16d\.fb_wsl"),
         (Backbone("resnet10t", weights="absent.pth"), r"absent\.pth is not a file"),
     ],

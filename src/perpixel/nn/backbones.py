@@ -7,6 +7,7 @@ Frozen batch normalisation, frozen early stages, the ResNet and the VoVNet of th
 
 import difflib
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Literal, TypeVar
 
 import timm
@@ -31,6 +32,8 @@ _ANY_SIZE = {
     "timm.models.swin_transformer_v2": {"dynamic_img_size": True},
     "timm.models.swin_transformer_v2_cr": {"dynamic_img_size": True},
 }
+_TRIED = (96, 160)
+"""Height and width of the image that every backbone is tried with: multiples of 32, as a detector pads to."""
 
 
 @dataclass(frozen=True)
@@ -136,21 +139,15 @@ def _feature_network(config: Backbone) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise InputError(f"backbone.name={name!r} is no model of timm{hint}")
-    options = _size_options(name)
     if config.weights == "imagenet":
         check_available(name)
-    try:
-        # On the meta device: only to learn which maps there are.
-        with torch.device("meta"):
-            known = _stages_by_stride(timm.create_model(name, features_only=True))
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise InputError(f"backbone.name={name!r} gives no feature maps in timm: choose another model") from error
+    known, options = _known_maps(name)
     for stride in config.stages:
         if stride not in known:
             raise InputError(
                 f"backbone.stages: {name} has no map of stride {stride}, only {', '.join(map(str, known))}"
             )
-    wanted = tuple(known[stride]["index"] for stride in sorted(config.stages))
+    wanted = tuple(known[stride] for stride in sorted(config.stages))
     try:
         pretrained = config.weights == "imagenet"
         return timm.create_model(name, pretrained, features_only=True, out_indices=wanted, **options)
@@ -158,18 +155,42 @@ def _feature_network(config: Backbone) -> nn.Module:
         raise InputError(f"the weights of {name} could not be downloaded ({error}): {GO_ON}") from error
 
 
-def _size_options(name: str) -> dict[str, bool]:
-    """What makes timm build a network for images of every size that it would build for those of its training alone."""
-    known = timm.get_pretrained_cfg(name)
-    if known is None or not known.fixed_input_size:
-        return {}
-    module = timm.model_entrypoint(name).__module__
-    if module not in _ANY_SIZE:
+@cache
+def _known_maps(name: str) -> tuple[dict[int, int], dict[str, bool]]:
+    """timm's numbers of a network's maps by stride, and what makes timm build it for images of every size.
+
+    Tried on the meta device, without weights and work.
+
+    Raises:
+        InputError: it has no maps, or does not take images of every size.
+    """
+    options = _ANY_SIZE.get(timm.model_entrypoint(name).__module__, {})
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, features_only=True, **options).eval()
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise InputError(f"backbone.name={name!r} gives no feature maps in timm: choose another model") from error
+    height, width = _TRIED
+    try:
+        maps = network(torch.empty(1, 3, height, width, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"backbone.name={name!r} takes images of {known.input_size[1]}x{known.input_size[2]} alone, and a detector's have "
-            "many sizes: choose another model, such as swin_tiny_patch4_window7_224"
+            f"backbone.name={name!r} does not take images of every size, {height}x{width} for one: choose another model, such "
+            "as resnet50 or swin_tiny_patch4_window7_224"
+        ) from error
+    # A network without padding gives maps that no pyramid can add up.
+    info = network.feature_info
+    odd = {
+        stride
+        for stride, channels, x in zip(info.reduction(), info.channels(), maps, strict=True)
+        if sorted(x.shape[1:]) != sorted((channels, height // stride, width // stride))
+    }
+    known = {stride: row["index"] for stride, row in _stages_by_stride(network).items() if stride not in odd}
+    if not known:
+        raise InputError(
+            f"backbone.name={name!r} gives no maps of an image's sides over a stride: choose another model"
         )
-    return _ANY_SIZE[module]
+    return known, options
 
 
 def _load_file(network: nn.Module, config: Backbone) -> None:
