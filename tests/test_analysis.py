@@ -22,8 +22,8 @@ def three_boxes():
 def test_whole_boxes_by_hand():
     """9 positive points, 4 of them in two boxes; the smaller B takes those 4, A keeps 5, C has none: recall 2/3."""
     found = reach("", FCOS(radius=None, levels=LevelRanges(())), (8,), [three_boxes()])
-    assert (found.objects, found.recalled, found.ambiguous) == (3, 2, (5, 4, 0))
-    assert found.best_possible_recall == 2 / 3 and found.ambiguity == (5 / 9, 4 / 9, 0.0)
+    assert (found.objects, found.recalled, found.ambiguous) == (3, 2, (5, 4, 0, 0))
+    assert found.best_possible_recall == 2 / 3 and found.ambiguity == (5 / 9, 4 / 9, 0.0, 0.0)
 
 
 def test_centre_sampling_by_hand():
@@ -32,7 +32,21 @@ def test_centre_sampling_by_hand():
     The point (12, 12) is allowed both and goes to B, so A is lost: recall 1/3, one ambiguous location of four.
     """
     found = reach("", FCOS(radius=0.6, levels=LevelRanges(())), (8,), [three_boxes()])
-    assert (found.recalled, found.ambiguous) == (1, (3, 1, 0))
+    assert (found.recalled, found.ambiguous) == (1, (3, 1, 0, 0))
+
+
+def test_crowds_by_hand():
+    """Four equal boxes (0, 0, 16, 16) hold the 2 x 2 points 4, 12; a fifth box is apart.
+
+    Four locations are allowed four objects ("more"), those of the fifth box (16, 16, 32, 32), points 20, 28, one each. Of equal
+    boxes the first of them takes all four locations, so one box a cell recalls 2 of 5; three boxes a cell recall 4.
+    """
+    boxes = torch.tensor([[0.0, 0, 16, 16]] * 4 + [[16.0, 16, 32, 32]])
+    sample = Targets(boxes, torch.zeros(5, dtype=torch.long)), (32, 32)
+    for per_cell, recalled in ((1, 2), (3, 4), (5, 5)):
+        head = FCOS(radius=None, levels=LevelRanges(()), prefer="nearest", per_cell=per_cell)
+        found = reach("", head, (8,), [sample])
+        assert (found.objects, found.recalled, found.ambiguous) == (5, recalled, (4, 0, 0, 4))
 
 
 def test_anchors_by_hand():

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perpixel.ops.assign import (
     BACKGROUND,
@@ -10,7 +12,7 @@ from perpixel.ops.assign import (
     ignore_crowds,
     inside_sampling_region,
     match_by_iou,
-    smallest_object,
+    preferred_objects,
 )
 from perpixel.ops.locations import anchor_shapes, grid_points, join_levels
 
@@ -119,9 +121,39 @@ def test_fpn_rule_clamps_to_the_pyramid():
 
 def test_the_smaller_object_wins():
     allowed = torch.tensor([[True, True], [True, False], [False, False]])
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 5, 5]])
-    assert smallest_object(allowed, boxes).tolist() == [1, 0, BACKGROUND]
-    assert smallest_object(torch.zeros(3, 0, dtype=torch.bool), torch.zeros(0, 4)).tolist() == [BACKGROUND] * 3
+    boxes, points = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 5, 5]]), torch.zeros(3, 2)
+    assert preferred_objects(allowed, points, boxes, boxes[:, 2:]).tolist() == [[1], [0], [BACKGROUND]]
+    nothing = torch.zeros(3, 0, dtype=torch.bool), points, torch.zeros(0, 4), torch.zeros(0, 2)
+    assert preferred_objects(*nothing, count=2).tolist() == [[BACKGROUND] * 2] * 3
+
+
+def test_the_nearer_objects_win():
+    """Centres (5, 5), (2, 2), (9, 9). From (3, 3) their squared distances are 8, 2, 72; from (6, 6) they are 2, 32, 18.
+
+    Only the first two are allowed at (3, 3), all at (6, 6), none at (0, 0). The third object has the least area, 4, then the
+    second, 16, then the first, 100.
+    """
+    points = torch.tensor([[3.0, 3], [6, 6], [0, 0]])
+    allowed = torch.tensor([[True, True, False], [True] * 3, [False] * 3])
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 4, 4], [8.0, 8, 10, 10]])
+    centers = torch.tensor([[5.0, 5], [2, 2], [9, 9]])
+    for count in (1, 2, 3):
+        near = preferred_objects(allowed, points, boxes, centers, "nearest", count)
+        assert near.tolist() == [row[:count] for row in ([1, 0, -1], [0, 2, 1], [-1, -1, -1])]
+        small = preferred_objects(allowed, points, boxes, centers, "smallest", count)
+        assert small.tolist() == [row[:count] for row in ([1, 0, -1], [2, 1, 0], [-1, -1, -1])]
+
+
+@given(st.integers(0, 5), st.integers(1, 4), st.integers(0, 10**6))
+def test_preference_equals_sorting(objects, count, seed):
+    """Of each point's allowed objects, sorted by distance, the first few."""
+    random = torch.Generator().manual_seed(seed)
+    allowed = torch.rand(6, objects, generator=random) < 0.6
+    points, centers = torch.rand(6, 2, generator=random), torch.rand(objects, 2, generator=random)
+    found = preferred_objects(allowed, points, torch.rand(objects, 4, generator=random), centers, "nearest", count)
+    for row, point, may in zip(found.tolist(), points, allowed, strict=True):
+        wanted = sorted(torch.nonzero(may)[:, 0].tolist(), key=lambda n, at=point: float((centers[n] - at).norm()))
+        assert row == (wanted + [BACKGROUND] * count)[:count]
 
 
 def test_retinanet_matching_by_hand():

@@ -56,12 +56,10 @@ def _assignment(arguments: argparse.Namespace) -> int:
     recipe = with_settings(get_recipe(arguments.recipe), arguments.settings)
     rows = []
     for row in analyze(recipe):
-        shares = [f"{100 * share:.2f} %" for share in row.ambiguity] if row.ambiguity else ["-"] * 3
+        shares = [f"{100 * share:.2f} %" for share in row.ambiguity] if row.ambiguity else ["-"] * 4
         rows.append([row.name, str(row.objects), f"{100 * row.best_possible_recall:.2f} %", *shares])
-    _print(["assignment", "objects", "best possible recall", "one object", "two", "three or more"], rows)
-    print(
-        "one object, two, three or more: shares of the positive locations by how many objects they could be trained on"
-    )
+    _print(["assignment", "objects", "best possible recall", "one object", "two", "three", "more"], rows)
+    print("one object, two, three, more: shares of the positive locations by how many objects they could be trained on")
     return 0
 
 

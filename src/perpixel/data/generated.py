@@ -21,11 +21,15 @@ DEFAULT_SIZE = (160, 192)
 
 
 class Objects(NamedTuple):
-    """The objects of an image: class names, what is visible of each, and joints where there are any."""
+    """The objects of an image: class names, what is visible of each, joints where there are any.
+
+    `whole` is what would be visible of each without those before it, where boxes are to go around that.
+    """
 
     names: tuple[str, ...]
     masks: tuple[Bool[ndarray, "h w"], ...]
     keypoints: Float64[ndarray, "n k 3"] | None = None
+    whole: tuple[Bool[ndarray, "h w"], ...] | None = None
 
 
 class GeneratedDataset(Dataset):
@@ -91,9 +95,9 @@ class GeneratedDataset(Dataset):
         return np.zeros(self.count, dtype=np.int64)
 
     def record(self, index: int) -> Record:
-        """The objects of image `index`; boxes are the extents of what is visible."""
+        """The objects of image `index`; boxes are the extents of what is visible, or of the whole objects."""
         found = self.objects(index)
-        boxes = np.array([_extent(mask) for mask in found.masks], dtype=np.float32).reshape(-1, 4)
+        boxes = np.array([_extent(mask) for mask in found.whole or found.masks], dtype=np.float32).reshape(-1, 4)
         return Record(
             id=index + 1,
             path=None,

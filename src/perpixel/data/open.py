@@ -6,8 +6,11 @@ from pathlib import Path
 from perpixel.data.camvid import is_camvid, read_camvid
 from perpixel.data.cityscapes import is_cityscapes, read_cityscapes
 from perpixel.data.coco import read_coco
+from perpixel.data.crowdhuman import read_crowdhuman
+from perpixel.data.crowds import CrowdsDataset
 from perpixel.data.dataset import Dataset
 from perpixel.data.figures import FiguresDataset
+from perpixel.data.generated import GeneratedDataset
 from perpixel.data.json_kind import json_kind
 from perpixel.data.lvis import read_lvis
 from perpixel.data.panoptic import read_panoptic
@@ -21,8 +24,10 @@ from perpixel.errors import InputError
 _FORMS = (
     "a COCO or LVIS json, a COCO panoptic json, a Pascal VOC folder or split file (ImageSets/Main/train.txt), a YOLO folder or"
     " data.yaml:train, a Cityscapes split (gtFine/train), a CamVid split (a folder train beside trainannot),"
-    " shapes:N:SEED, scenes:N:SEED or figures:N:SEED"
+    " a CrowdHuman file (annotation_train.odgt), shapes:N:SEED, scenes:N:SEED,"
+    " figures:N:SEED or crowds:N:SEED"
 )
+_GENERATED = {kind.form: kind for kind in (ShapesDataset, ScenesDataset, FiguresDataset, CrowdsDataset)}
 
 
 def open_dataset(
@@ -40,9 +45,9 @@ def open_dataset(
     Args:
         source: a COCO json, for instances or panoptic; an LVIS json; a Pascal VOC folder (Annotations/ and JPEGImages/ or
             images/) or a split file in it; a YOLO folder (images/ and labels/) or ``data.yaml:SPLIT``; a split of Cityscapes
-            (gtFine/train) or CamVid (camvid/train);
-            or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images, ``scenes:N:SEED`` for such with stuff,
-            ``figures:N:SEED`` for stick figures with joints.
+            (gtFine/train) or CamVid (camvid/train); CrowdHuman's .odgt; or ``shapes:N`` / ``shapes:N:SEED`` for synthetic images,
+            ``scenes:N:SEED`` for such with stuff, ``figures:N:SEED`` for stick figures with joints, ``crowds:N:SEED`` for people
+            close together.
         images: the folder of the images, where it cannot be found from the annotations.
         classes: the training set's classes, given to open an evaluation set with the same labels.
         stuff: the training set's stuff, likewise.
@@ -76,8 +81,8 @@ def _opened(
     folder = None if images is None else Path(images).expanduser()
     if folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images (images=)")
-    if text.startswith(("shapes:", "scenes:", "figures:")):
-        return _shapes(text, classes)
+    if text.partition(":")[0] in _GENERATED and ":" in text:
+        return _generated(text, classes)
     file, _, split = text.rpartition(":")
     if file.endswith((".yaml", ".yml")):
         return read_yolo(Path(file).expanduser(), split, folder, classes=classes, skip_bad=skip_bad)
@@ -86,6 +91,8 @@ def _opened(
         raise InputError(f"{path}: no such file or folder of annotations; give {_FORMS}")
     if path.suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"{path}: say which split is meant, as in {path}:train")
+    if path.suffix.lower() == ".odgt":
+        return read_crowdhuman(path, folder, classes=classes, skip_bad=skip_bad)
     if path.suffix.lower() == ".json":
         match json_kind(path):
             case "panoptic":
@@ -106,9 +113,8 @@ def _opened(
     raise InputError(f"{path}: not a data set that is known here; give {_FORMS}")
 
 
-def _shapes(text: str, classes: Sequence[str] | None) -> ShapesDataset | FiguresDataset:
+def _generated(text: str, classes: Sequence[str] | None) -> GeneratedDataset:
     form, *numbers = text.split(":")
     if len(numbers) > 2 or not all(number.isdigit() for number in numbers):
         raise InputError(f"{text}: synthetic {form} are written {form}:N or {form}:N:SEED, as in {form}:200:0")
-    kind = {"shapes": ShapesDataset, "scenes": ScenesDataset, "figures": FiguresDataset}[form]
-    return kind(int(numbers[0]), seed=int(numbers[1]) if len(numbers) == 2 else 0, classes=classes)
+    return _GENERATED[form](int(numbers[0]), seed=int(numbers[1]) if len(numbers) == 2 else 0, classes=classes)

@@ -86,7 +86,7 @@ class TestSize:
 class DataConfig:
     """Where images and annotations come from, and how they become batches."""
 
-    # training annotations: COCO json (panoptic too), VOC folder or split file, YOLO data.yaml:split, or shapes:N:SEED
+    # training annotations: COCO json (panoptic too), VOC folder or split file, YOLO data.yaml:split, .odgt, or shapes:N:SEED
     train: str | None = None
     # evaluation annotations, likewise
     val: str | None = None
@@ -156,5 +156,6 @@ def load_data_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _beside(folder: Path, source: str) -> str:
-    """A source relative to `folder`; made-up sources (shapes:N, scenes:N, figures:N) stay as they are."""
-    return source if source.startswith(("shapes:", "scenes:", "figures:")) else str(folder / Path(source).expanduser())
+    """A source relative to `folder`; made-up sources (shapes:N, scenes:N, figures:N, crowds:N) stay as they are."""
+    made_up = source.startswith(("shapes:", "scenes:", "figures:", "crowds:"))
+    return source if made_up else str(folder / Path(source).expanduser())

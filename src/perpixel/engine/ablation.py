@@ -26,8 +26,8 @@ class Row:
         settings: ``dotted.path=value`` applied to the table's recipe. The row of the paper's own choice names its setting
             too, so that the table means the same on a recipe with other defaults.
         paper: the paper's figures by column, in per cent: "mask AP", "box AP", "keypoint AP", "AP50", "AP75", "APs", "APm", "APl"
-            (of masks where nothing is said, "box AP50" of boxes); a column that we do not measure has any other name. Empty
-            where it gives none.
+            (of masks where nothing is said, "box AP50" of boxes), "crowd AP", "crowd MR-2", "crowd JI"; a column that we do not
+            measure has any other name. Empty where it gives none.
     """
 
     name: str

@@ -17,6 +17,8 @@ from perpixel.engine.recipe import Recipe
 ALWAYS = ("box AP", "mask AP")
 """Columns shown wherever we measure them, whatever the paper gives."""
 
+LESS_IS_BETTER = ("crowd MR-2",)
+
 STYLE = (
     "body{font:15px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}"
@@ -28,7 +30,14 @@ STYLE = (
 def metric_of(column: str) -> str:
     """Our name of a paper's column: "mask AP" and "AP" are ``segm/AP``, "box AP50" is ``bbox/AP50``; the others likewise."""
     kind, _, figure = column.rpartition(" ")
-    ours = {"": "segm", "mask": "segm", "box": "bbox", "keypoint": "keypoints", "panoptic": "panoptic"}
+    ours = {
+        "": "segm",
+        "mask": "segm",
+        "box": "bbox",
+        "keypoint": "keypoints",
+        "panoptic": "panoptic",
+        "crowd": "crowd",
+    }
     return f"{ours[kind]}/{figure}" if kind in ours else column
 
 
@@ -148,7 +157,8 @@ class Report:
             made = []
             for column in columns:
                 mine, theirs = self._cells(outcome, column)
-                best = max((v for o in outcomes if (v := ours(o, column)) is not None), default=None)
+                better = min if column in LESS_IS_BETTER else max
+                best = better((v for o in outcomes if (v := ours(o, column)) is not None), default=None)
                 marked = ' class="best"' if best is not None and ours(outcome, column) == best else ""
                 made.append(f'<td{marked}>{mine}</td><td class="paper">{theirs}</td>')
             return "".join(made)

@@ -84,7 +84,7 @@ def check_exportable(model: Model, path: Path) -> None:
     if not isinstance(model, Detector):
         raise InputError(f"a {type(model).__name__} is no detector: only detectors are exported")
     if not isinstance(model.duplicates, BoxNMS):
-        raise InputError("NMS of masks or keypoints is not exported: set model.duplicates.kind=BoxNMS")
+        raise InputError("only plain NMS of boxes is exported: set model.duplicates.kind=BoxNMS")
     if path.suffix == ".pt2":
         return
     needed("onnxscript", "onnx", ".onnx")

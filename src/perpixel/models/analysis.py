@@ -1,7 +1,7 @@
 """What an assignment can reach at all, from annotations alone: thesis 002, tables 3.1 and 3.2.
 
 Best possible recall: the share of objects that at least one training sample stands for. Ambiguity: among the positive
-locations of FCOS, how many could be trained on one object, on two, on three or more.
+locations of FCOS, how many could be trained on one object, on two, on three, on more (3.3.5 counts them in crowds).
 """
 
 from collections.abc import Iterable
@@ -26,13 +26,13 @@ class Reach:
     Attributes:
         name: the setting.
         objects, recalled: objects, and those that some location is trained on.
-        ambiguous: positive locations allowed one object, two, three or more; None where locations have no such choice.
+        ambiguous: positive locations allowed one object, two, three, more; None where locations have no such choice.
     """
 
     name: str
     objects: int
     recalled: int
-    ambiguous: tuple[int, int, int] | None
+    ambiguous: tuple[int, int, int, int] | None
 
     @property
     def best_possible_recall(self) -> float:
@@ -41,7 +41,7 @@ class Reach:
 
     @property
     def ambiguity(self) -> tuple[float, ...] | None:
-        """Shares of the positive locations allowed one, two, three or more objects."""
+        """Shares of the positive locations allowed one, two, three, more objects."""
         if self.ambiguous is None:
             return None
         return tuple(count / max(sum(self.ambiguous), 1) for count in self.ambiguous)
@@ -77,7 +77,7 @@ def reach(name: str, config: BoxHeadConfig, strides: tuple[int, ...], samples: I
     """Counts what `config` can reach in `samples`: (targets, (height, width) of the padded network input)."""
     head = config.build(channels=32, strides=strides, classes=1)
     objects = recalled = 0
-    ambiguous = [0, 0, 0]
+    ambiguous = torch.zeros(5, dtype=torch.long)
     for targets, size in samples:
         locations = head.locate(pyramid_shapes(size, strides))
         matched = head.assign(locations, [targets]).target[0]
@@ -85,7 +85,7 @@ def reach(name: str, config: BoxHeadConfig, strides: tuple[int, ...], samples: I
         recalled += len(matched[matched >= 0].unique())
         if isinstance(head, FCOSHead):
             choices = head.allowed(locations, targets).sum(dim=1)
-            for i, chosen in enumerate((choices == 1, choices == 2, choices >= 3)):
-                ambiguous[i] += int(chosen.sum())
-    counts = (ambiguous[0], ambiguous[1], ambiguous[2]) if isinstance(head, FCOSHead) else None
+            ambiguous += torch.bincount(choices.clamp(max=4), minlength=5)
+    _, one, two, three, more = ambiguous.tolist()
+    counts = (one, two, three, more) if isinstance(head, FCOSHead) else None
     return Reach(name, objects, recalled, counts)

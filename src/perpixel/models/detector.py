@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection, to_detections
-from perpixel.models.duplicates import BoxNMS, KeypointNMS, MaskNMS
+from perpixel.models.duplicates import BoxNMS, KeypointNMS, MaskNMS, SetNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.heads import BoxHead, BoxHeadConfig, InstanceHead, InstanceHeadConfig, Losses, Model, ModelConfig
 from perpixel.nn.backbones import Backbone
@@ -44,7 +44,7 @@ class DetectorConfig(ModelConfig):
     head: BoxHeadConfig = field(default_factory=FCOS)
     instance: InstanceHeadConfig | None = None
     selection: Selection = field(default_factory=Selection)
-    duplicates: BoxNMS | MaskNMS | KeypointNMS = field(default_factory=BoxNMS)
+    duplicates: BoxNMS | SetNMS | MaskNMS | KeypointNMS = field(default_factory=BoxNMS)
     box_stride: int | None = None
 
     def box_strides(self) -> tuple[int, ...]:
@@ -72,7 +72,12 @@ class DetectorConfig(ModelConfig):
             instance = self.instance.build_among(maps, dict.fromkeys(neck.strides, neck.channels), strides, classes)
         if isinstance(self.duplicates, MaskNMS) and instance is None:
             raise InputError("model.duplicates.kind=MaskNMS needs masks: choose model.instance.kind, or BoxNMS")
-        if isinstance(self.duplicates, BoxNMS) and not head.predicts_boxes:
+        if isinstance(self.duplicates, SetNMS) and not isinstance(self.head, FCOS):
+            raise InputError(
+                "model.duplicates.kind=SetNMS keeps all boxes of a cell, and those of anchors stand for the same object: "
+                "set model.duplicates.kind=BoxNMS, or model.head.kind=FCOS"
+            )
+        if isinstance(self.duplicates, BoxNMS | SetNMS) and not head.predicts_boxes:
             raise InputError(
                 "model.head predicts no boxes that tell duplicates: set model.duplicates.kind=MaskNMS, or KeypointNMS"
             )
@@ -91,7 +96,7 @@ class Detector(Model):
         box_head: BoxHead,
         instance_head: InstanceHead | None,
         selection: Selection,
-        duplicates: BoxNMS | MaskNMS | KeypointNMS,
+        duplicates: BoxNMS | SetNMS | MaskNMS | KeypointNMS,
         finer: int,
     ):
         super().__init__()

@@ -13,6 +13,7 @@ from perpixel.models.candidates import Selection
 from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.mask_nms import mask_nms, tight_boxes
 from perpixel.ops.mask_windows import each_mask
+from perpixel.ops.set_nms import set_nms
 from perpixel.structures import BoxMasks, Candidates, DenseOutputs, ImageMasks, Keypoints
 
 Found = BoxMasks | ImageMasks | Keypoints
@@ -51,6 +52,29 @@ class BoxNMS:
             every = predict(entering)
             return entering.rows(surviving), None if every is None else every.rows(surviving)
         found = entering.rows(surviving)
+        return found, predict(found)
+
+
+@dataclass(frozen=True)
+class SetNMS:
+    """Boxes tell, but a box never suppresses one of its own cell: Set NMS (Chu et al. 2020; thesis 002, 3.3.5).
+
+    For FCOS with several boxes a cell (`per_cell`), which are trained on different objects; with one it finds what `BoxNMS` does.
+    """
+
+    def find(
+        self, selection: Selection, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]], predict: Predict
+    ) -> tuple[Candidates, Found | None]:
+        """As `BoxNMS.find`."""
+        entering = selection.entering(outputs, sizes)
+        assert entering.scores is not None
+        cells = entering.location // outputs.locations.anchors_per_cell
+        surviving = []
+        for image in range(len(sizes)):
+            rows = torch.nonzero(entering.image == image).squeeze(1)
+            boxes, scores, labels = entering.boxes[rows], entering.scores[rows], entering.labels[rows]
+            surviving.append(rows[set_nms(boxes, scores, labels, cells[rows], selection.iou, selection.keep)])
+        found = entering.rows(torch.cat(surviving))
         return found, predict(found)
 
 

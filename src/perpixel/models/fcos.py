@@ -2,6 +2,9 @@
 
 Tian et al., thesis 002, chapter 3. The whole method in three steps: `forward` predicts, `assign` says which object each
 location is trained on (sampling region, level range, smallest object), `loss` is focal + GIoU + centre-ness.
+
+For crowds a cell may predict several boxes (3.3.5, "multiple instance prediction"): it then has as many locations, as a cell of
+RetinaNet has one for each anchor, and the k-th is trained on the k-th of the objects that the cell prefers.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ from perpixel.models.heads import BoxHead, BoxHeadConfig, Losses, Pyramid
 from perpixel.nn.head_cells import HeadGenotype, SearchedTower
 from perpixel.nn.layers import Deformable, Scale, Tower, TowerNorm, head_conv
 from perpixel.nn.normalizer import Normalization, PositiveCount
-from perpixel.ops.assign import LevelRanges, ignore_crowds, inside_sampling_region, smallest_object
+from perpixel.ops.assign import LevelRanges, Preference, ignore_crowds, inside_sampling_region, preferred_objects
 from perpixel.ops.boxes import boxes_from_distances, distances_to_sides, overlap
 from perpixel.ops.locations import grid_points, join_levels
 from perpixel.ops.losses import centerness
@@ -52,6 +55,9 @@ class FCOS(BoxHeadConfig):
         radius: half side of the sampling square in strides (table 3.6); None samples the whole box (table 3.2).
         center: of the sampling square: the box's, or the mask's centre of mass where masks are loaded (CondInst).
         levels: which objects each level takes (table 3.7).
+        prefer: which of several objects a location is trained on: the smallest, or that of the nearest centre (3.3.5).
+        per_cell: boxes that a cell predicts (K of 3.3.5): its locations are trained on the first, second ... of the objects it
+            prefers, those left over on background. An instance head reads the same features for all of a cell.
         offset: where in its cell a location's point stands (torchvision: 0).
         spread: space a level's cells by image // cells (torchvision).
         normalization, normalization_start: what losses are divided by (see PositiveCount); a box loss weighted by
@@ -80,6 +86,8 @@ class FCOS(BoxHeadConfig):
     radius: float | None = 1.5
     center: Literal["box", "mask"] = "box"
     levels: LevelRanges = field(default_factory=LevelRanges)
+    prefer: Preference = "smallest"
+    per_cell: int = 1
     offset: float = 0.5
     spread: bool = False
     normalization: Normalization = "positives"
@@ -95,6 +103,8 @@ class FCOS(BoxHeadConfig):
             raise InputError(
                 f"model.head.levels.limits needs {len(strides) - 1} numbers for {len(strides)} pyramid levels"
             )
+        if self.per_cell < 1:
+            raise InputError(f"model.head.per_cell={self.per_cell} is no number of boxes: a cell predicts 1 or more")
         if self.box_loss == "none" and self.quality in ("iou", "from_box"):
             raise InputError(
                 f"model.head.quality={self.quality} is made from the box that model.head.box_loss=none leaves out"
@@ -109,6 +119,7 @@ class FCOSHead(BoxHead):
         super().__init__()
         self.config = config
         self.strides = strides
+        self.per_cell = config.per_cell
         levels = len(strides)
         self.shared_tower = Tower(channels, config.shared_convs, config.norm, levels=levels)
         self.class_tower, self.box_tower = (
@@ -117,10 +128,12 @@ class FCOSHead(BoxHead):
             else SearchedTower(config.genotype, channels, levels)
             for convs in (config.class_convs, config.box_convs)
         )
-        self.class_logits = head_conv(channels, classes, bias=-torch.tensor(1 / config.prior - 1).log().item())
+        prior = -torch.tensor(1 / config.prior - 1).log().item()
+        self.class_logits = head_conv(channels, self.per_cell * classes, bias=prior)
         self.predicts_boxes = config.box_loss != "none"
-        self.distances = head_conv(channels, 4, bias=config.initial_distance) if self.predicts_boxes else None
-        self.quality = head_conv(channels, 1) if config.quality in ("centerness", "iou") else None
+        wide = self.per_cell * 4
+        self.distances = head_conv(channels, wide, bias=config.initial_distance) if self.predicts_boxes else None
+        self.quality = head_conv(channels, self.per_cell) if config.quality in ("centerness", "iou") else None
         scaled = config.level_scales and self.predicts_boxes
         self.scales = nn.ModuleList(Scale() if scaled else nn.Identity() for _ in strides)
         self.positive_count = PositiveCount(config.normalization, config.normalization_start)
@@ -130,14 +143,14 @@ class FCOSHead(BoxHead):
         shared = [self.shared_tower(x, level) for level, x in enumerate(pyramid)]
         class_towers = [self.class_tower(x, level) for level, x in enumerate(shared)]
         towers = [self.box_tower(x, level) for level, x in enumerate(shared)]
-        logits = join_levels([self.class_logits(x) for x in class_towers])
+        logits = join_levels([self.class_logits(x) for x in class_towers], self.per_cell)
         locations = self.locate(tuple((x.shape[2], x.shape[3]) for x in pyramid), pyramid[0].device)
         distances = self._distances(towers, locations)
         boxes = boxes_from_distances(locations.points, distances * locations.strides[:, None])
         quality = None
         if self.quality is not None:
             read = towers if self.config.quality_tower == "box" else class_towers
-            quality = join_levels([self.quality(x) for x in read]).squeeze(2)
+            quality = join_levels([self.quality(x) for x in read], self.per_cell).squeeze(2)
         elif self.config.quality == "from_box":
             quality = torch.logit(centerness(distances.detach()), eps=1e-6)
         return DenseOutputs(logits, boxes, quality, distances, tuple(towers), tuple(class_towers), locations)
@@ -146,31 +159,40 @@ class FCOSHead(BoxHead):
         """In strides, never negative (eq. 3.1): comparable over levels. 0 without a box branch."""
         if self.distances is None:
             return towers[0].new_zeros((len(towers[0]), len(locations), 4))
-        raw = join_levels([scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)])
+        scaled = [scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)]
+        raw = join_levels(scaled, self.per_cell)
         return raw.relu() if self.config.activation == "relu" else raw.exp() / locations.strides[:, None]
 
     def locate(self, shapes: tuple[tuple[int, int], ...], device: torch.device | str | None = None) -> Locations:
-        """One location a cell."""
+        """One location for each box of a cell."""
         points, strides, levels = grid_points(shapes, self.strides, self.config.offset, self.config.spread, device)
-        return Locations(points, strides, levels, None, shapes)
+        if self.per_cell > 1:
+            points, strides, levels = (x.repeat_interleave(self.per_cell, 0) for x in (points, strides, levels))
+        return Locations(points, strides, levels, None, shapes, self.per_cell)
 
     def assign(self, locations: Locations, targets: Sequence[Targets]) -> Matches:
-        """The smallest object whose sampling region holds the location and whose size suits its level (3.2.1, 3.2.2)."""
+        """The preferred objects whose sampling region holds the cell and whose size suits its level (3.2.1, 3.2.2, 3.3.5)."""
+        points = locations.points[:: self.per_cell]
         rows = []
         for target in targets:
-            allowed = self.allowed(locations, target)
-            matched = smallest_object(allowed, target.boxes)
+            allowed, centers = self.allowed(locations, target), self._centers(target)
+            matched = preferred_objects(
+                allowed, points, target.boxes, centers, self.config.prefer, self.per_cell
+            ).flatten()
             rows.append(ignore_crowds(matched, locations.points, target.ignored))
         return Matches(torch.stack(rows))
 
     def allowed(self, locations: Locations, target: Targets) -> Tensor:
-        """(l, n): every object that each location could be trained on; more than one makes it ambiguous (table 3.2)."""
-        points, strides = locations.points, locations.strides
-        centers = target.centers if self.config.center == "mask" else None
-        if centers is None:
-            centers = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
-        inside = inside_sampling_region(points, strides, target.boxes, centers, self.config.radius)
-        return inside & self.config.levels.responsible(points, strides, locations.levels, target.boxes)
+        """(cells, n): every object that each cell could be trained on; more than one makes it ambiguous (table 3.2)."""
+        points, strides, levels = (x[:: self.per_cell] for x in (locations.points, locations.strides, locations.levels))
+        inside = inside_sampling_region(points, strides, target.boxes, self._centers(target), self.config.radius)
+        return inside & self.config.levels.responsible(points, strides, levels, target.boxes)
+
+    def _centers(self, target: Targets) -> Tensor:
+        """(n, 2): of the sampling regions."""
+        if self.config.center == "mask" and target.centers is not None:
+            return target.centers
+        return (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
 
     def loss(self, outputs: DenseOutputs, matches: Matches, targets: Sequence[Targets]) -> Losses:
         """Eq. 3.2 with the centre-ness loss added."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from perpixel.ops.boxes import box_area, farthest_side, nearest_side, pairwise_i
 
 BACKGROUND, IGNORED = -1, -2
 LevelRule = Literal["distance", "fpn", "area", "side"]
+Preference = Literal["smallest", "nearest"]
 
 
 def inside_sampling_region(
@@ -73,12 +75,34 @@ class LevelRanges:
         return (size >= lower) & (size <= upper) if self.inclusive else (size > lower) & (size < upper)
 
 
-def smallest_object(allowed: Bool[Tensor, "l n"], boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " l"]:
-    """Row of the allowed object of least area for each location, `BACKGROUND` where none is allowed."""
-    area = torch.where(allowed, box_area(boxes)[None], float("inf"))
-    nothing = area.new_full((len(area), 1), float("inf"))
-    least, row = torch.cat([area, nothing], dim=1).min(dim=1)
-    return torch.where(least.isinf(), BACKGROUND, row)
+def preferred_objects(
+    allowed: Bool[Tensor, "l n"],
+    points: Float[Tensor, "l 2"],
+    boxes: Float[Tensor, "n 4"],
+    centers: Float[Tensor, "n 2"],
+    prefer: Preference = "smallest",
+    count: int = 1,
+) -> Int[Tensor, "l k"]:
+    """Rows of the `count` allowed objects that each point prefers, best first; `BACKGROUND` where it is allowed fewer.
+
+    Args:
+        allowed: which objects each point could be trained on.
+        points: the locations.
+        boxes, centers: the objects; where nothing is allowed a centre may be NaN.
+        prefer: `smallest`: the least area (thesis 002, 3.2.1); `nearest`: the centre nearest to the point (3.3.5, for crowds).
+        count: objects a point (3.3.5: K, for multiple instance prediction).
+    """
+    if prefer == "smallest":
+        cost = box_area(boxes)[None].expand(len(points), -1)
+    else:
+        cost = (points[:, None] - centers[None]).square().sum(dim=-1)
+    # A last column that always costs infinitely: the minimum exists where there are no objects.
+    cost = F.pad(torch.where(allowed, cost, float("inf")), (0, 1), value=float("inf"))
+    best = [cost.min(dim=1)]
+    while len(best) < count:
+        cost = cost.scatter(1, best[-1].indices[:, None], float("inf"))
+        best.append(cost.min(dim=1))
+    return torch.stack([torch.where(one.values.isinf(), BACKGROUND, one.indices) for one in best], dim=1)
 
 
 def match_by_iou(
