@@ -15,9 +15,10 @@ from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Kind, Metrics, coco_metrics
 from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
 from perpixel.errors import InputError
+from perpixel.engine.semantic_metrics import PixelCounts, SemanticMetrics, count_pixels, semantic_metrics
 from perpixel.models.heads import Model
 from perpixel.models.skeleton import sigmas_of
-from perpixel.structures import Batch, Segments
+from perpixel.structures import VOID, Batch, Segments
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,6 +35,7 @@ class Evaluation:
         images: images evaluated.
         seconds: time for data and model together, metrics not counted.
         panoptic: panoptic quality, where the model gives segments and the truth knows stuff.
+        semantic: how well pixels are told, where the truth is stuff alone.
     """
 
     metrics: dict[Kind, Metrics]
@@ -42,6 +44,7 @@ class Evaluation:
     images: int
     seconds: float
     panoptic: PanopticMetrics | None = None
+    semantic: SemanticMetrics | None = None
 
     @property
     def summary(self) -> dict[str, float]:
@@ -86,6 +89,7 @@ def evaluate(
     found: dict[int, list[dict[str, Any]]] = {}
     shown: dict[int, Instances] = {}
     counts: dict[int, Counts] = {}
+    pixels: dict[int, PixelCounts] = {}
     given: dict[Kind, bool] = {}
     training = model.training
     model.eval()
@@ -100,7 +104,9 @@ def evaluate(
                     found[index] = instances.to_coco(truth["images"][index]["id"], dataset.category_ids)
                     given |= {"segm": True} if one.masks is not None else {}
                     given |= {"keypoints": True} if one.keypoints is not None else {}
-                    if instances.segments is not None and dataset.stuff:
+                    if instances.segments is not None and not dataset.classes:
+                        pixels[index] = _counted_pixels(dataset, index, instances.segments)
+                    elif instances.segments is not None and dataset.stuff:
                         counts[index] = _counted(dataset, index, instances.segments)
                     if index in kept:
                         shown[index] = instances
@@ -108,6 +114,7 @@ def evaluate(
     finally:
         model.train(training)
     found, shown, counts, given = _gathered(found), _gathered(shown), _gathered(counts), _gathered(given)
+    pixels = _gathered(pixels)
     seconds = time.perf_counter() - started
     truth = _restricted(truth, found.keys())
     results = [result for index in sorted(found) for result in found[index]]
@@ -118,6 +125,7 @@ def evaluate(
     # In the order of the images, whichever process had them: sums of fractions depend on it.
     in_order = [counts[index] for index in sorted(counts)]
     panoptic = panoptic_metrics(in_order, dataset.classes, dataset.stuff.names) if counts else None
+    semantic = semantic_metrics([pixels[index] for index in sorted(pixels)], dataset.stuff.names) if pixels else None
     return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic)
 
 
@@ -163,6 +171,14 @@ def _counted(dataset: Dataset, index: int, predicted: Segments) -> Counts:
     return count_segments(segments_of(dataset, index), predicted, len(dataset.classes) + len(dataset.stuff))
 
 
+def _counted_pixels(dataset: Dataset, index: int, predicted: Segments) -> PixelCounts:
+    """Of an image whose classes are all stuff: the label of a segment is its class."""
+    stuff = torch.from_numpy(dataset.stuff_map(index)).int()
+    truth = torch.where((stuff == VOID) | (stuff == 0), VOID, stuff - 1)
+    labels = torch.cat([predicted.labels, predicted.labels.new_full((1,), -1)])  # the last is that of no segment
+    return count_pixels(truth, labels[predicted.map].int(), len(dataset.stuff))
+
+
 def _restricted(truth: dict[str, Any], indices: Iterable[int]) -> dict[str, Any]:
     """The truth of these images only: one that could not be read must not count as missed."""
     images = [truth["images"][index] for index in sorted(indices)]
@@ -171,7 +187,9 @@ def _restricted(truth: dict[str, Any], indices: Iterable[int]) -> dict[str, Any]
 
 
 def _kinds(truth: dict[str, Any], given: dict[Kind, bool]) -> list[Kind]:
-    """Boxes always; masks and keypoints where the model gives them, found or not, and the truth has them."""
+    """Boxes of any objects; masks and keypoints where the model gives them, found or not, and the truth has them."""
+    if not truth["categories"]:
+        return []
     fields: dict[Kind, str] = {"segm": "segmentation", "keypoints": "keypoints"}
     known = [kind for kind, field in fields.items() if any(a.get(field) for a in truth["annotations"])]
     return ["bbox", *(kind for kind in known if kind in given)]

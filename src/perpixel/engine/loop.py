@@ -31,7 +31,7 @@ from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
 from perpixel.structures import Batch, Stuff
 
-SHOWN = ("AP", "AP50", "AP75", "PQ")
+SHOWN = ("AP", "AP50", "AP75", "PQ", "mIoU")
 """Metrics, of any kind, that the terminal shows; the log holds all."""
 
 
@@ -66,7 +66,7 @@ class TrainingData:
     category_ids: tuple[int, ...]
     batches: Callable[[int, World], Iterator[Batch]]
     evaluate: Callable[[Model, World], dict[str, float]] | None = None
-    criteria: tuple[str, ...] = ("panoptic/PQ", "segm/AP", "keypoints/AP", "bbox/AP")
+    criteria: tuple[str, ...] = ("semantic/mIoU", "panoptic/PQ", "segm/AP", "keypoints/AP", "bbox/AP")
     skipped: Callable[[], list[str]] = list
     prepare: Callable[[nn.Module, World], list[str]] = _nothing
     stuff: Stuff = field(default_factory=Stuff)

@@ -1,12 +1,13 @@
 """The optimiser: which parameters decay, how its state becomes named tensors and back."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from perpixel.engine.settings import Training
+from perpixel.engine.settings import PartTraining, Training
 from perpixel.errors import InputError
 
 NORMALIZATIONS = (
@@ -36,29 +37,66 @@ def parameters_by_kind(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 
 
 def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
-    """The optimiser over the trainable parameters, in three groups with their own weight decay and learning rate."""
+    """The optimiser over the trainable parameters: three groups of each part, with their own weight decay and learning rate.
+
+    Raises:
+        InputError: nothing to train, or a part in `training.parts` that the model does not have.
+    """
     kinds = parameters_by_kind(model)
     if not any(kinds.values()):
         raise InputError("the model has no trainable parameter: every one is frozen by its settings")
+    for part in training.parts:
+        if part.part not in dict(model.named_modules()):
+            known = ", ".join(name for name, _ in model.named_children())
+            raise InputError(f"training.parts: the model has no part {part.part}, but {known}")
     decays = {"weight": None, "norm": training.weight_decay_norm, "bias": training.weight_decay_bias}
-    groups = []
+    rest = PartTraining("")
+    groups: dict[str, list[dict[str, Any]]] = {}
     for kind, parameters in kinds.items():
-        if parameters:
-            decay = decays[kind]
-            scale = training.bias_learning_rate_factor if kind == "bias" else 1.0
-            groups.append(
-                {
-                    "params": list(parameters.items()),
-                    "weight_decay": training.weight_decay if decay is None else decay,
-                    "scale": scale,
-                    "lr": training.learning_rate * scale,
-                }
-            )
-    if training.optimizer == "sgd":
+        decay = decays[kind]
+        bias_factor = training.bias_learning_rate_factor if kind == "bias" else 1.0
+        for part in (rest, *training.parts):
+            mine = [(n, p) for n, p in parameters.items() if _part_of(n, training, rest) == part]
+            scale = bias_factor * part.learning_rate_factor
+            if mine:
+                groups.setdefault(part.optimizer or training.optimizer, []).append(
+                    {
+                        "params": mine,
+                        "weight_decay": training.weight_decay if decay is None else decay,
+                        "scale": scale,
+                        "lr": training.learning_rate * scale,
+                    }
+                )
+    made = [_optimizer(name, rows, training) for name, rows in groups.items()]
+    return made[0] if len(made) == 1 else SeveralOptimizers(made)
+
+
+def _part_of(name: str, training: Training, rest: PartTraining) -> PartTraining:
+    """The first part that holds a parameter."""
+    return next((part for part in training.parts if name.startswith(f"{part.part}.")), rest)
+
+
+def _optimizer(name: str, groups: list[dict[str, Any]], training: Training) -> Optimizer:
+    if name == "sgd":
         return torch.optim.SGD(groups, momentum=training.momentum)
-    if training.optimizer == "adam":
+    if name == "adam":
         return torch.optim.Adam(groups, betas=training.betas)
     return torch.optim.AdamW(groups, betas=training.betas)
+
+
+class SeveralOptimizers(Optimizer):
+    """Optimisers of different kinds, each over its own parameters, that step together and keep one state."""
+
+    def __init__(self, optimizers: list[Optimizer]):
+        super().__init__([group for one in optimizers for group in one.param_groups], {})
+        self.optimizers = optimizers
+        for one in optimizers:
+            one.state = self.state
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of each."""
+        for one in self.optimizers:
+            one.step()
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

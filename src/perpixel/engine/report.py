@@ -26,6 +26,7 @@ from perpixel.engine.lvis_metrics import LIMIT, lvis_metrics
 from perpixel.engine.panoptic_examples import write_examples
 from perpixel.engine.panoptic_metrics import PanopticMetrics
 from perpixel.engine.recipe import Recipe
+from perpixel.engine.semantic_table import print_semantic, semantic_in_words
 from perpixel.errors import InputError
 
 
@@ -92,6 +93,9 @@ def evaluate_checkpoint(
         if found.panoptic is not None:
             numbers["panoptic"] = found.panoptic.to_dict()
             print(f"look at {write_examples(out / 'panoptic', dataset, found)}")
+        if found.semantic is not None:
+            numbers["semantic"] = found.semantic.to_dict()
+            print(f"look at {write_examples(out / 'semantic', dataset, found)}")
         _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
         if by_cityscapes:
             _write_json(out / "cityscapes.json", by_cityscapes)
@@ -99,6 +103,7 @@ def evaluate_checkpoint(
             _write_json(out / "lvis.json", by_lvis)
         _write_json(out / "results.json", found.results)
         notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
+        notes += semantic_in_words(found.semantic)
         page = write_gallery(
             out / "gallery.html",
             evaluation_items(dataset, found),
@@ -167,6 +172,8 @@ def print_metrics(found: Evaluation) -> None:
         console.print(table)
     if found.panoptic is not None:
         _print_panoptic(console, found.panoptic)
+    if found.semantic is not None:
+        print_semantic(console, found.semantic)
 
 
 def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:

@@ -5,6 +5,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+Optimizer = Literal["sgd", "adam", "adamw"]
+
+
+@dataclass(frozen=True)
+class PartTraining:
+    """How one part of a model learns, where that differs from the rest.
+
+    Attributes:
+        part: dotted name of the module, such as backbone.
+        learning_rate_factor: it learns this much faster.
+        optimizer: of this part; None: the run's.
+    """
+
+    part: str
+    learning_rate_factor: float = 1.0
+    optimizer: Optimizer | None = None
+
+    def __post_init__(self):
+        if not (self.learning_rate_factor > 0 and math.isfinite(self.learning_rate_factor)):
+            raise ValueError(f"learning_rate_factor={self.learning_rate_factor} is not a positive number")
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of a training run; the defaults are the FCOS paper's (thesis, section 3.3: 90,000 steps of 16 images).
@@ -25,6 +47,7 @@ class Training:
         weight_decay: of weights that are neither a normalisation's nor a bias.
         weight_decay_norm: of scales and shifts of normalisation layers; None: as weight_decay.
         weight_decay_bias: of other biases; None: as weight_decay.
+        parts: parts of the model that learn in another way than the rest.
         bias_learning_rate_factor: biases outside normalisation layers learn this much faster.
         warmup: the factor of the learning rate during warm-up grows from warmup_factor to 1, or stays there.
         warmup_steps: how long.
@@ -50,7 +73,7 @@ class Training:
     steps: int = 90_000
     batch_size: int = 16
     accumulate: int = 1
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.01
     scale_learning_rate_to: int | None = None
     momentum: float = 0.9
@@ -58,6 +81,7 @@ class Training:
     weight_decay: float = 1e-4
     weight_decay_norm: float | None = None
     weight_decay_bias: float | None = None
+    parts: tuple[PartTraining, ...] = ()
     bias_learning_rate_factor: float = 1.0
     warmup: Literal["linear", "constant"] = "linear"
     warmup_steps: int = 1000
