@@ -8,7 +8,7 @@ Frozen batch normalisation, frozen early stages, the ResNet and the VoVNet of th
 import difflib
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import timm
 import torch
@@ -27,7 +27,7 @@ from perpixel.nn.vovnet import squeeze_every_block
 T = TypeVar("T")
 
 # By timm's module. A Swin of 224 pixels would not shift the windows of its last stage, of which it has one, at any other size.
-_ANY_SIZE = {
+_ANY_SIZE: dict[str, dict[str, Any]] = {
     "timm.models.swin_transformer": {"dynamic_img_size": True, "always_partition": True},
     "timm.models.swin_transformer_v2": {"dynamic_img_size": True},
     "timm.models.swin_transformer_v2_cr": {"dynamic_img_size": True},
@@ -156,7 +156,7 @@ def _feature_network(config: Backbone) -> nn.Module:
 
 
 @cache
-def _known_maps(name: str) -> tuple[dict[int, int], dict[str, bool]]:
+def _known_maps(name: str) -> tuple[dict[int, int], dict[str, Any]]:
     """timm's numbers of a network's maps by stride, and what makes timm build it for images of every size.
 
     Tried on the meta device, without weights and work.
@@ -167,7 +167,7 @@ def _known_maps(name: str) -> tuple[dict[int, int], dict[str, bool]]:
     options = _ANY_SIZE.get(timm.model_entrypoint(name).__module__, {})
     try:
         with torch.device("meta"):
-            network = timm.create_model(name, features_only=True, **options).eval()
+            network: Any = timm.create_model(name, features_only=True, **options).eval()
     except (RuntimeError, ValueError, AttributeError) as error:
         raise InputError(f"backbone.name={name!r} gives no feature maps in timm: choose another model") from error
     height, width = _TRIED

@@ -6,8 +6,9 @@ detectron2's after every block. Four of V-39's six blocks are the last of their 
 
 import re
 from collections.abc import Collection
+from typing import Any
 
-from timm.layers import EffectiveSEModule
+from timm.layers.squeeze_excite import EffectiveSEModule
 from timm.models.vovnet import OsaBlock
 from torch import nn
 
@@ -21,7 +22,7 @@ def squeeze_every_block(network: nn.Module, name: str) -> None:
     Raises:
         InputError: the network, called `name`, is no VoVNet with squeeze and excitation.
     """
-    blocks = [part for part in network.modules() if isinstance(part, OsaBlock)]
+    blocks: list[Any] = [part for part in network.modules() if isinstance(part, OsaBlock)]
     if not any(isinstance(block.attn, EffectiveSEModule) for block in blocks):
         raise InputError(f"backbone.squeeze_every_block=true needs a VoVNet such as ese_vovnet39b, not {name}")
     for block in blocks:
