@@ -9,10 +9,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "perpixel"
 
 # Each layer may import those of lower rank; `models` and `data` share a rank and do not know each other.
 RANKS = {
-    "cli": 7,
-    "serve": 7,
-    "recipes": 6,
-    "search": 5,
+    "cli": 8,
+    "serve": 8,
+    "recipes": 7,
+    "search": 6,
     "engine": 5,
     "models": 4,
     "data": 4,

@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "write an ONNX, OpenVINO or compiled file that ends in boxes, scores, classes and masks",
     "evaluate": "measure a checkpoint on annotated images",
     "ablate": "train the rows of a paper's table and print them beside the paper's",
+    "search": "find an architecture on your data: a dynamic cell for video, a compact decoder",
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",

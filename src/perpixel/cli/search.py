@@ -1,0 +1,69 @@
+"""`perpixel search`."""
+
+import argparse
+from pathlib import Path
+
+from perpixel.cli.settings import add_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "name",
+        help="what to search: dynamic_cell, decoder, or toy; `show` draws the search in the folder that follows",
+    )
+    add_settings(parser)
+    parser.add_argument("--out", type=Path, help="folder of the search; runs/search_NAME by default")
+    parser.add_argument("--resume", action="store_true", help="go on with the search in that folder where it stopped")
+    parser.add_argument(
+        "--baseline", type=Path, help="with show: another search to compare with, such as random search"
+    )
+    parser.add_argument("--settings", dest="list", action="store_true", help="print the settings and search nothing")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Searches, and names the page to look at."""
+    from perpixel.config import override
+    from perpixel.engine.runs import new_run_folder
+    from perpixel.errors import InputError
+    from perpixel.search.runner import run_search
+    from perpixel.search.spaces import get_search
+
+    if arguments.name == "show":
+        return _show(arguments)
+    if arguments.baseline is not None:
+        raise InputError("--baseline belongs to `perpixel search show FOLDER`")
+    search = override(get_search(arguments.name)(), arguments.settings)
+    if arguments.list:
+        return _print_settings(search)
+    name = f"search_{arguments.name}"
+    out = arguments.out or (Path("runs") / name if arguments.resume else new_run_folder(name))
+    state = run_search(search, out, resume=arguments.resume)
+    if state.learned < search.trials:
+        print("stopped; --resume goes on from here")
+        return 130
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from perpixel.errors import InputError
+    from perpixel.search.folder import SearchFolder
+    from perpixel.search.report import write_report
+    from perpixel.search.runner import load_run
+
+    if len(arguments.settings) != 1:
+        raise InputError("`perpixel search show` takes the folder of one search")
+    folder = Path(arguments.settings[0])
+    search, state = load_run(folder)
+    baseline = None if arguments.baseline is None else load_run(arguments.baseline)[1]
+    print(f"look at {write_report(SearchFolder(folder), search, search.space(), state, baseline)}")
+    return 0
+
+
+def _print_settings(search: object) -> int:
+    import yaml
+
+    from perpixel.config import to_dict
+
+    print(yaml.safe_dump(to_dict(search), sort_keys=False, default_flow_style=None, width=110), end="")
+    return 0
