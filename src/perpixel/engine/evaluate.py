@@ -11,11 +11,12 @@ import torch.distributed as dist
 from perpixel.data.dataset import Dataset
 from perpixel.data.panoptic import segments_of
 from perpixel.engine.bar import counting_bar
+from perpixel.engine.crowd_metrics import CrowdMetrics, crowd_metrics, is_crowd
 from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Kind, Metrics, coco_metrics
 from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
-from perpixel.errors import InputError
 from perpixel.engine.semantic_metrics import PixelCounts, SemanticMetrics, count_pixels, semantic_metrics
+from perpixel.errors import InputError
 from perpixel.models.heads import Model
 from perpixel.models.skeleton import sigmas_of
 from perpixel.structures import VOID, Batch, Segments
@@ -36,6 +37,7 @@ class Evaluation:
         seconds: time for data and model together, metrics not counted.
         panoptic: panoptic quality, where the model gives segments and the truth knows stuff.
         semantic: how well pixels are told, where the truth is stuff alone.
+        crowd: AP, MR^-2 and JI of people, for CrowdHuman and synthetic crowds.
     """
 
     metrics: dict[Kind, Metrics]
@@ -45,13 +47,14 @@ class Evaluation:
     seconds: float
     panoptic: PanopticMetrics | None = None
     semantic: SemanticMetrics | None = None
+    crowd: CrowdMetrics | None = None
 
     @property
     def summary(self) -> dict[str, float]:
-        """All numbers by name, such as ``bbox/AP`` and ``panoptic/PQ``."""
+        """All numbers by name, such as ``bbox/AP``, ``panoptic/PQ`` and ``crowd/JI``."""
         named = {f"{kind}/{name}": value for kind, m in self.metrics.items() for name, value in m.summary.items()}
-        more = {} if self.panoptic is None else self.panoptic.summary
-        return named | {f"panoptic/{name}": value for name, value in more.items()}
+        more = {"panoptic": self.panoptic, "semantic": self.semantic, "crowd": self.crowd}
+        return named | {f"{kind}/{name}": value for kind, m in more.items() if m for name, value in m.summary.items()}
 
 
 def evaluate(
@@ -126,7 +129,8 @@ def evaluate(
     in_order = [counts[index] for index in sorted(counts)]
     panoptic = panoptic_metrics(in_order, dataset.classes, dataset.stuff.names) if counts else None
     semantic = semantic_metrics([pixels[index] for index in sorted(pixels)], dataset.stuff.names) if pixels else None
-    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic)
+    crowd = crowd_metrics(truth, results) if is_crowd(dataset) and found else None
+    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic, semantic, crowd)
 
 
 def check_keypoints(predicted: tuple[str, ...], dataset: Dataset, sigmas: tuple[float, ...] | None) -> None:

@@ -19,6 +19,7 @@ from perpixel.data.settings import TestSize
 from perpixel.engine.augmented import Augmented, Views
 from perpixel.engine.checkpoint import build_model, load_checkpoint
 from perpixel.engine.cityscapes_metrics import cityscapes_metrics
+from perpixel.engine.crowd_metrics import CrowdMetrics
 from perpixel.engine.evaluate import Evaluation, check_keypoints, evaluate
 from perpixel.engine.files import write_atomically
 from perpixel.engine.gallery import evaluation_items, write_gallery
@@ -96,6 +97,8 @@ def evaluate_checkpoint(
         if found.semantic is not None:
             numbers["semantic"] = found.semantic.to_dict()
             print(f"look at {write_examples(out / 'semantic', dataset, found)}")
+        if found.crowd is not None:
+            numbers["crowd"] = found.crowd.to_dict()
         _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
         if by_cityscapes:
             _write_json(out / "cityscapes.json", by_cityscapes)
@@ -174,6 +177,18 @@ def print_metrics(found: Evaluation) -> None:
         _print_panoptic(console, found.panoptic)
     if found.semantic is not None:
         print_semantic(console, found.semantic)
+    if found.crowd is not None:
+        for line in _of_a_crowd(found.crowd):
+            console.print(line, highlight=False)
+
+
+def _of_a_crowd(crowd: CrowdMetrics) -> list[str]:
+    names = ("AP", "MR-2", "JI")
+    return [
+        "by CrowdHuman's rules: " + "  ".join(f"{name} {crowd.summary[name]:.4f}" for name in names),
+        f"from score {crowd.score} on, where JI is best, {crowd.recall:.4f} of all are found, and {crowd.crowded_recall:.4f} of "
+        f"the {crowd.crowded} that another overlaps by more than half",
+    ]
 
 
 def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:
