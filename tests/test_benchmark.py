@@ -92,7 +92,7 @@ def test_another_recipe_is_a_peer(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--vs", "speed.json"], "only what is measured in the same run"),
+        (["--vs", "speed.json"], "only what runs in the same process"),
         (["--rounds", "0"], "say numbers above 0"),
     ],
 )
