@@ -19,6 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pose", action="store_true", help="draw the skeletons of a keypoint model alone, without boxes and labels"
     )
+    parser.add_argument(
+        "--video",
+        action="store_true",
+        help="take each folder's pictures for the frames of one video, and tell the time a frame of a model that follows videos",
+    )
     add_device(parser)
     add_fast(parser)
 
@@ -28,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from perpixel.engine.allocator import keep_freed_memory
     from perpixel.engine.load import load
     from perpixel.engine.predict import predict_to_folder
+    from perpixel.engine.sources import as_video
+    from perpixel.engine.video import VideoPredictor
     from perpixel.engine.visualize import Style
     from perpixel.errors import InputError
 
@@ -41,10 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(f"network: {predictor.speed}")
     style = Style(boxes=False, labels=False) if arguments.pose else None
-    written = predict_to_folder(predictor, arguments.sources, arguments.out, arguments.score, style=style)
+    sources = [as_video(source) if arguments.video else source for source in arguments.sources]
+    if isinstance(predictor, VideoPredictor):
+        predictor.compare = arguments.video
+    written = predict_to_folder(predictor, sources, arguments.out, arguments.score, style=style)
     print(f"{written.instances} objects in {written.photos} pictures: {written.results}")
     if written.panoptic is not None:
         print(f"segments: {written.panoptic}")
+    if isinstance(predictor, VideoPredictor) and arguments.video:
+        print(f"network: {predictor.pace}")
     if written.gallery is not None:
         print(f"look at {written.gallery}")
     for sentence in written.refused:

@@ -10,7 +10,9 @@ from perpixel.engine.exported import is_exported, load_exported
 from perpixel.engine.instances import Instances
 from perpixel.engine.predict import AnyPredictor, Predictor
 from perpixel.engine.sources import Anything
+from perpixel.engine.video import VideoPredictor
 from perpixel.errors import InputError
+from perpixel.models.heads import VideoModel
 
 
 def load(
@@ -33,8 +35,10 @@ def load(
             raise InputError(f"{path} is fast as it was exported: leave optimize out, or choose at `perpixel export`")
         return load_exported(path, device)
     checkpoint = load_checkpoint(path)
-    predictor = Predictor(
-        build_model(checkpoint),
+    model = build_model(checkpoint)
+    kind = VideoPredictor if isinstance(model, VideoModel) else Predictor
+    predictor = kind(
+        model,
         checkpoint.class_names,
         checkpoint.recipe.data.test,
         device,

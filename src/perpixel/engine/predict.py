@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +120,13 @@ class AnyPredictor(ABC):
         if waiting:
             yield from self.predict_frames(waiting, score)
 
-    def predict_frames(self, frames: Sequence[Frame], score: float = 0.5) -> list[Instances]:
-        """What is in each of several frames, computed at once."""
+    def predict_frames(
+        self,
+        frames: Sequence[Frame],
+        score: float = 0.5,
+        detect: Callable[[Batch, float], list[Detections]] | None = None,
+    ) -> list[Instances]:
+        """What is in each of several frames, computed at once, by `detect` in place of the predictor's own where it is given."""
         prepared = [self.prepare(frame.image) for frame in frames]
         batch = Batch(
             images=pad_images([image for image, _ in prepared], self.divisor),
@@ -141,7 +146,7 @@ class AnyPredictor(ABC):
                 skeleton=self.skeleton,
                 stuff_names=self.stuff.names,
             )
-            for found, frame in zip(self.detect(batch, score), frames, strict=True)
+            for found, frame in zip((detect or self.detect)(batch, score), frames, strict=True)
         ]
 
 

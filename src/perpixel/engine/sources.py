@@ -23,8 +23,6 @@ from perpixel.errors import InputError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 Pixels = UInt8[np.ndarray, "h w 3"]
-One = str | Path | int | Image.Image | np.ndarray | torch.Tensor
-Anything = One | Iterable[One]
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,32 @@ class Video:
         return _Reader(self.place if isinstance(self.place, int) else str(self.place), self.name)
 
 
+@dataclass(frozen=True)
+class FrameFolder(Video):
+    """A folder of pictures that are the frames of one video, in the order of their names."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Its frames; an InputError names a picture that cannot be read."""
+        for number, file in enumerate(self._files()):
+            yield Frame(read_image(file), file, number)
+
+    def rate(self) -> float:
+        """Frames a second of what is made of it; a folder does not say."""
+        return 10.0
+
+    def length(self) -> int | None:
+        """Number of pictures."""
+        return len(self._files())
+
+    def _files(self) -> list[Path]:
+        if not isinstance(self.place, Path) or not self.place.is_dir():
+            raise InputError(f"{self.name}: no such folder with the frames of a video")
+        files = sorted(path for path in self.place.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not files:
+            raise InputError(f"{self.name} holds no picture ({', '.join(SUFFIXES[:4])} ...)")
+        return files
+
+
 class _Reader:
     """OpenCV's capture with `close`, refusing what cannot be opened."""
 
@@ -112,6 +136,14 @@ class _Reader:
 
 
 Source = Photo | Video
+One = str | Path | int | Image.Image | np.ndarray | torch.Tensor | Source
+Anything = One | Iterable[One]
+
+
+def as_video(source: str | Path) -> str | Path | Video:
+    """A folder as the frames of one video; everything else as it is."""
+    folder = Path(source).expanduser()
+    return FrameFolder(str(folder), folder) if folder.is_dir() else source
 
 
 def opencv(user: str = "videos and cameras need") -> Any:
@@ -166,6 +198,8 @@ def list_sources(source: object) -> Iterator[Source]:
         yield Video(f"camera {source}", source)
     elif isinstance(source, Image.Image | np.ndarray | torch.Tensor):
         yield _in_memory(source)
+    elif isinstance(source, Photo | Video):
+        yield source
     elif isinstance(source, Iterable):
         for item in source:
             yield from list_sources(item)
