@@ -158,8 +158,8 @@ def dynamic_cell_cityscapes_end_to_end() -> Recipe:
     perpixel train dynamic_cell_cityscapes_end_to_end data.train=gtFine/train data.val=gtFine/val \\
         training.init_from=dynamic_cell_cityscapes/last.safetensors
 
-    Paper (thesis 004, table 6.4, val split), with cells it does not name: mIoU 75.6 and 75.6, accuracy 84.4 and 83.7, tIoU 41.5 and
-    41.5. Ours: not trained.
+    Paper (thesis 004, table 6.4, val split), with cells it does not name: mIoU 75.6 and 75.6, accuracy 84.4 and 83.7, tIoU 41.5
+    and 41.5. Ours: not trained.
     """
     first = dynamic_cell_cityscapes()
     return replace(
