@@ -73,6 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))
+
+
 def _levels(peer: str, levels: list[str] | None) -> list[str] | None:
     """The levels asked for, of a peer that has any."""
     from perpixel.engine.exported import is_exported
@@ -91,6 +95,7 @@ def _predictors(subject: str, settings: list[str], levels: list[str] | None, dev
     from perpixel.models.heads import BoxHead
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
+    from perpixel.structures import Stuff
 
     if is_exported(subject):
         if settings or levels:
@@ -112,7 +117,7 @@ def _predictors(subject: str, settings: list[str], levels: list[str] | None, dev
         for part in model.modules():
             if isinstance(part, BoxHead):
                 spread_logits(part.class_logits, getattr(part, "distances", None))  # pyright: ignore
-        plain = Predictor(model, [str(number) for number in range(80)], device=device)
+        plain = Predictor(model, _names(80), device=device, stuff=Stuff(_names(53), tuple(range(53))))
     assert isinstance(plain, Predictor)
     for level in levels or ("off", "exact"):
         yield f"{Path(subject).stem} {level}", plain.optimize(level)
