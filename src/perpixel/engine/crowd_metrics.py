@@ -212,19 +212,25 @@ def log_average_miss_rate(right: Bool[ndarray, " n"], objects: int, images: int)
 def jaccard_index(image: CrowdImage) -> tuple[Bool[ndarray, " n"], float | None]:
     """Which objects are matched, and k / (m + n - k); None in an image without an object and a detection that counts.
 
-    The matching is the one of the largest sum of overlaps; an unmatched detection on a region that nobody judges is not one of m.
+    An unmatched detection on a region that nobody judges is not one of m.
     """
+    matched, used = matching(image)
+    pairs, found = int(used.sum()), int((used | ~_silent(image)).sum())
+    together = found + len(matched) - pairs
+    return matched, pairs / together if together else None
+
+
+def matching(image: CrowdImage) -> tuple[Bool[ndarray, " n"], Bool[ndarray, " m"]]:
+    """Which objects and detections belong together: the pairs, overlapping by more than half, of the largest sum of IoUs."""
     iou = _ious(image.truth, image.found)
     graph = networkx.Graph()
     for row, column in np.argwhere(iou > OVERLAP).tolist():
         graph.add_edge(row, len(iou) + column, weight=float(iou[row, column]))
-    pairs = [sorted(pair) for pair in networkx.max_weight_matching(graph)]
     matched, used = np.zeros(len(image.truth), dtype=bool), np.zeros(len(image.found), dtype=bool)
-    for row, column in pairs:
+    for pair in networkx.max_weight_matching(graph):
+        row, column = sorted(pair)
         matched[row] = used[column - len(iou)] = True
-    found = int((used | ~_silent(image)).sum())
-    together = found + len(matched) - len(pairs)
-    return matched, len(pairs) / together if together else None
+    return matched, used
 
 
 def _overlapped(truth: Boxes) -> Bool[ndarray, " n"]:

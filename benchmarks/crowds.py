@@ -1,0 +1,192 @@
+"""One box a cell against two, with and without Set NMS, where people stand close together (thesis 002, 3.3.5).
+
+    python benchmarks/crowds.py --out runs/crowds --picture docs/images/crowds.png
+    python benchmarks/crowds.py --out runs/crowds --data DATA --sets person
+
+Synthetic crowds from random weights; people on COCO photos, where `DATA` has them, from ImageNet's. FCOS is trained with one
+box a cell and with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS
+is at 0.5 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at the score of the best JI. A
+line of JSON a row goes to OUT/results.jsonl; the picture shows photos on which two boxes a cell find most people that one misses.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from real_data import PIXELS
+
+from perpixel.config import override
+from perpixel.data.dataset import Dataset
+from perpixel.data.open import open_dataset
+from perpixel.data.settings import DataConfig, TestSize
+from perpixel.engine.crowd_metrics import CrowdImage, CrowdMetrics, crowd_images, matching, metrics_of
+from perpixel.engine.recipe import Recipe
+from perpixel.engine.report import evaluate_checkpoint
+from perpixel.engine.train import train
+from perpixel.engine.visualize import Style, draw
+from perpixel.nn.backbones import Backbone
+from perpixel.recipes import get_recipe
+
+SETTINGS = ["model.head.prefer=nearest", "model.selection.iou=0.5", "training.evaluate_every=null"]
+ROWS = {"one box a cell": (1, "BoxNMS"), "two, NMS": (2, "BoxNMS"), "two, Set NMS": (2, "SetNMS")}
+"""Boxes a cell, and what tells duplicates."""
+GREEN, RED, ORANGE = (30, 200, 80), (230, 40, 40), (255, 170, 0)
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one row found on a data set."""
+
+    images: list[CrowdImage]
+    metrics: CrowdMetrics
+    box_ap: float
+
+
+def synthetic(arguments: argparse.Namespace) -> Recipe:
+    recipe = override(get_recipe("fcos_crowds"), SETTINGS)
+    data = replace(recipe.data, workers=0)
+    training = replace(recipe.training, steps=arguments.steps or recipe.training.steps, seed=arguments.seed)
+    return replace(recipe, data=data, training=training)
+
+
+def person(arguments: argparse.Namespace) -> Recipe:
+    """Small photos, few steps: what a processor does in minutes."""
+    root, steps, side = arguments.data / "coco_person", arguments.steps or 200, 192
+    train_file, test_file = crowded_split(root / "annotations", arguments.out)
+    recipe = override(get_recipe("fcos_mobilenetv2"), SETTINGS)
+    weights = str(arguments.data / "weights/mobilenet_v2_google_qat_dequant_bnfolded.npz")
+    backbone = Backbone("mobilenetv2_100", weights=weights, frozen_stages=0)
+    augment = replace(recipe.data.augment, short_sides=(side * 3 // 4, side * 7 // 8, side), max_side=side * 3 // 2)
+    photos = str(root / "images")
+    data = DataConfig(
+        train=str(train_file),
+        val=str(test_file),
+        images=photos,
+        val_images=photos,
+        workers=0,
+        augment=augment,
+        test=TestSize(side, side * 3 // 2),
+    )
+    training = replace(recipe.training, steps=steps, save_every=steps, seed=arguments.seed)
+    return replace(recipe, model=replace(recipe.model, backbone=backbone, pixels=PIXELS), data=data, training=training)
+
+
+def crowded_split(annotations: Path, out: Path) -> tuple[Path, Path]:
+    """Photos of two people or more: to evaluate, those of person_val and every one with a crowded pair; to train, the others."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name in ("person_val", "person_train_masks", "person_train_boxes"):
+        content = json.loads((annotations / f"{name}.json").read_text())
+        boxes: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+        for annotation in content["annotations"]:
+            boxes[annotation["image_id"]].append(annotation)
+        for image in content["images"]:
+            found = boxes[image["id"]]
+            people = [a for a in found if not a.get("iscrowd")]
+            if len(people) < 2:
+                continue
+            crowded = metrics_of([_of_boxes([a["bbox"] for a in people])]).crowded
+            part = parts.setdefault("test" if crowded or name == "person_val" else "train", {})
+            part.setdefault("images", []).append(image)
+            kept = ("image_id", "category_id", "bbox", "area", "iscrowd")
+            rows = part.setdefault("annotations", [])
+            rows += [{k: a[k] for k in kept if k in a} | {"id": len(rows) + i} for i, a in enumerate(found, start=1)]
+    paths = []
+    for name in ("train", "test"):
+        paths.append(out / f"person_{name}.json")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_text(json.dumps(parts[name] | {"categories": [{"id": 1, "name": "person"}]}))
+    return paths[0], paths[1]
+
+
+def _of_boxes(boxes: list[list[float]]) -> CrowdImage:
+    corners = np.array(boxes, dtype=float)
+    corners[:, 2:] += corners[:, :2]
+    return CrowdImage(corners, np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0))
+
+
+def measured(checkpoint: Path, duplicates: str, truth: dict[str, Any]) -> Measured:
+    found = evaluate_checkpoint(
+        checkpoint, lambda r: override(r, [f"model.duplicates.kind={duplicates}"]), batch_size=4
+    )
+    images = crowd_images(truth, found.results, "person")
+    return Measured(images, metrics_of(images), found.summary["bbox/AP"])
+
+
+def picture(dataset: Dataset, measured: dict[str, Measured], path: Path) -> None:
+    """Truth; one box a cell; two with Set NMS. Found in green, wrong in red, missed in orange, at each one's score of the best JI."""
+    compared = [measured["one box a cell"], measured["two, Set NMS"]]
+    sure = [[image.above(m.metrics.score) for image in m.images] for m in compared]
+    gained = [matching(two)[0].sum() - matching(one)[0].sum() for one, two in zip(*sure, strict=True)]
+    rows = []
+    for index in np.argsort(-np.array(gained), kind="stable")[:SHOWN].tolist():
+        pixels = dataset.image(index)
+        cells = [_drawn(pixels, sure[0][index].truth, [GREEN] * len(sure[0][index].truth))]
+        for one in (sure[0][index], sure[1][index]):
+            matched, used = matching(one)
+            colors = [GREEN if right else RED for right in used] + [ORANGE] * int((~matched).sum())
+            cells.append(_drawn(pixels, np.concatenate([one.found, one.truth[~matched]]), colors))
+        rows.append(np.concatenate(cells, axis=1))
+    sheet = Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size // 1000} kB")
+
+
+def _drawn(pixels: np.ndarray, boxes: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
+    style = Style(scale=2, line=2, labels=False)
+    return np.asarray(draw(pixels, boxes.astype(np.float32), [""] * len(boxes), colors, style=style).convert("RGB"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", choices=("synthetic", "person"), default=["synthetic"])
+    parser.add_argument("--data", type=Path, help="folder with coco_person and weights")
+    parser.add_argument("--steps", type=int, help="default: the recipe's 400, and 200 on photos")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    for name in arguments.sets:
+        recipe = {"synthetic": synthetic, "person": person}[name](arguments)
+        assert recipe.data.val is not None
+        dataset = open_dataset(recipe.data.val, recipe.data.val_images)
+        truth, found, minutes = dataset.coco_truth(), {}, {}
+        for row, (per_cell, duplicates) in ROWS.items():
+            folder = arguments.out / f"{name}_{per_cell}_{arguments.seed}"
+            if per_cell not in minutes:
+                began = time.perf_counter()
+                train(override(recipe, [f"model.head.per_cell={per_cell}", "model.duplicates.kind=BoxNMS"]), folder)
+                minutes[per_cell] = (time.perf_counter() - began) / 60
+            found[row] = measured(folder / "last.safetensors", duplicates, truth)
+            metrics = found[row].metrics
+            line = {
+                "set": name,
+                "row": row,
+                "seed": arguments.seed,
+                "steps": recipe.training.steps,
+                "minutes": round(minutes[per_cell], 1),
+                "box AP": round(100 * found[row].box_ap, 2),
+                **{kind: round(100 * value, 2) for kind, value in metrics.summary.items()},
+                "score": metrics.score,
+                "crowded": metrics.crowded,
+                "commit": commit,
+                "torch": torch.__version__,
+            }
+            print(json.dumps(line), flush=True)
+            with (arguments.out / "results.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if arguments.picture is not None:
+            picture(dataset, found, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
