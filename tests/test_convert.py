@@ -418,6 +418,7 @@ def test_layout_by_name_and_by_names():
     assert {layout.name for layout in LAYOUTS} == {
         "adelaidet",
         "fcos_original",
+        "nas_fcos",
         "torchvision",
         "mmdetection",
         "detectron2",

@@ -21,7 +21,8 @@ from perpixel.models.meinst import MEInstHead
 from perpixel.nn.bifpn import BidirectionalPyramid
 from perpixel.nn.mask_codes import LinearCode
 from perpixel.nn.renaming import renamed
-from perpixel.structures import Batch, DenseOutputs, Locations, Matches, Targets, pad_images
+from perpixel.ops.boxes import clip_boxes
+from perpixel.structures import Batch, DenseOutputs, Detections, Locations, Matches, Targets, pad_images
 
 from . import deterministic
 from .masks import box_pixels, mass_centers, photo_masks, polygon_truth, wrong_pixels
@@ -36,6 +37,7 @@ MODELS = (
     "adet_BoxInst_MS_R_50_1x",
     "adet_BlendMask_R_50_1x",
     "adet_MEInst_R_50_1x_none",
+    "nasfcos_R_50_NAS_densebox",
     "d2_retinanet_R_50_FPN_1x",
     "tv_fcos_resnet50_fpn",
     "tv_retinanet_resnet50_fpn",
@@ -83,6 +85,8 @@ class Case:
             head.code.config = replace(head.code.config, margin=0.025)
         self.model: Detector = model
         self.torchvision = name.startswith("tv_")
+        # NAS-FCOS stands on maskrcnn-benchmark: stages have numbers, nothing is scaled to the photo.
+        self.maskrcnn = name.startswith("nasfcos_")
         # With batch norms in batch statistics a rounding of the input to float32 alone moves gradients by 1e-3 (ReLUs flip):
         # torchvision's own float32 gradients are up to 2.8e-3 from its float64 ones, which alone can be compared.
         self.precision = torch.float64 if self.torchvision else torch.float32
@@ -131,7 +135,11 @@ class Case:
             outputs = model.box_head(pyramid)
             candidates = model.selection.choose(outputs, batch.sizes)
         stages: dict[str, Tensor] = {}
-        if not self.torchvision:
+        if self.maskrcnn:
+            stages |= {f"bottom_up/{1 + i}": x for i, x in enumerate(maps)}
+            stages |= {f"feat/{i}": x for i, x in enumerate(pyramid)}
+            stages |= self._head_by_level(in_pixels(outputs))
+        elif not self.torchvision:
             stages["image_normalized_padded"] = images
             stages |= self._finest_maps(images)
             kind = "level" if self.is_dla else "res"
@@ -160,14 +168,17 @@ class Case:
         wanted = {key for key in names if not key.startswith(("prop/", "det/"))} | (
             names & {"prop/top_feat", "prop/pred_masks"}
         )
+        if self.maskrcnn:
+            wanted.remove("bottom_up/0")  # C2, which the pyramid does not take
         assert wanted == set(stages), wanted ^ set(stages)
         out += [
             Measured(name, f"{case}/{key}", self.reference.difference(f"{case}/{key}", value), 1e-4)
             for key, value in stages.items()
         ]
-        original = batch.originals[0] if case == "A" or self.torchvision else OUTPUT_B
+        original = batch.originals[0] if case == "A" or self.torchvision or self.maskrcnn else OUTPUT_B
         classes = [str(i) for i in range(91)]
-        found = Instances.from_detections(model.predict(batch)[0], original, classes)
+        detections = self._in_their_pixels(outputs, batch) if self.maskrcnn else model.predict(batch)[0]
+        found = Instances.from_detections(detections, original, classes)
         rows = (torch.from_numpy(found.boxes), torch.from_numpy(found.scores), torch.from_numpy(found.labels))
         paired = self._pair(f"{case}/det", rows, "classes")
         out += self._measure_detections(f"{case}/det", paired)
@@ -176,6 +187,17 @@ class Case:
                 wrong = wrong_pixels(stored, case, masks, paired.rows)
                 out.append(Measured(name, f"{case}/det/{path}", wrong, 1e-4))
         return out
+
+    def _in_their_pixels(self, outputs: DenseOutputs, batch: Batch) -> Detections:
+        """Detections as maskrcnn-benchmark finds them: boxes are cut first, and a box from 3 to 5 is 3 pixels wide, not 2.
+
+        So it is ours of boxes whose last pixel is added; classes count from 1, and no root of the score is taken.
+        """
+        height, width = batch.sizes[0]
+        last = clip_boxes(outputs.boxes, (height - 1, width - 1))
+        one = last.new_tensor([0.0, 0.0, 1.0, 1.0])
+        found = self.model.detections(replace(outputs, boxes=last + one), None, batch)[0]
+        return replace(found, boxes=found.boxes - one, scores=found.scores**2, labels=found.labels + 1)
 
     @property
     def is_dla(self) -> bool:
@@ -337,7 +359,9 @@ class Case:
 
     def _measure_statistics(self) -> list[Measured]:
         """Sums of the running statistics of batch norms after the step, over their absolute sums."""
-        stored = self.reference.gradients["buffers_after_step"]
+        stored = self.reference.gradients.get("buffers_after_step")
+        if stored is None:
+            return []
         names = self.their_names()
         worst = 0.0
         seen = 0
@@ -379,6 +403,11 @@ class Case:
         numbers = {name: torch.tensor(i) for i, name in enumerate(known)}
         ours, _ = renamed(numbers, detect_layout(numbers).rows(numbers))
         return {name: known[int(number)] for name, number in ours.items()}
+
+
+def in_pixels(outputs: DenseOutputs) -> DenseOutputs:
+    """Distances in pixels, not strides."""
+    return replace(outputs, regression=outputs.regression * outputs.locations.strides[:, None])
 
 
 def _padded(masks: Tensor, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--layout",
-        choices=("adelaidet", "detectron2", "fcos_original", "torchvision", "mmdetection"),
+        choices=("adelaidet", "detectron2", "fcos_original", "nas_fcos", "torchvision", "mmdetection"),
         help="whose checkpoint it is; told from its names by default",
     )
     parser.add_argument(

@@ -18,6 +18,9 @@ from perpixel.nn.layers import LevelNorms
 from perpixel.nn.renaming import matching, renamed
 from perpixel.nn.tensor_files import read_tensors, tensors_of
 
+FROZEN_EPSILON = 1e-5
+"""What timm's batch norms, and so our frozen ones, add to a variance."""
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -55,13 +58,13 @@ class Conversion:
 def convert_checkpoint(
     source: str | Path | Mapping, config: DetectorConfig | PanopticFPN | None = None, layout: str | None = None
 ) -> Conversion:
-    """Turns an FCOS or RetinaNet of AdelaiDet, detectron2, tianzhi0549/FCOS, torchvision or mmdetection into ours.
+    """Turns an FCOS or RetinaNet of AdelaiDet, detectron2, tianzhi0549/FCOS, NAS-FCOS, torchvision or mmdetection into ours.
 
     Args:
         source: a .pth or .safetensors file, or its contents.
         config: settings of the model to fill; inferred from names, shapes and the library's conventions if None.
-        layout: whose checkpoint it is (adelaidet, detectron2, fcos_original, torchvision, mmdetection); told from the names
-            if None.
+        layout: whose checkpoint it is (adelaidet, detectron2, fcos_original, nas_fcos, torchvision, mmdetection); told
+            from the names if None.
 
     Raises:
         InputError: the file cannot be read, is of no known layout, or does not fill the model; names file and weight.
@@ -74,6 +77,8 @@ def convert_checkpoint(
         inferred, classes = infer_config(found.base, weights)
     except InputError as error:
         raise InputError(str(error).replace("the checkpoint", place, 1)) from error
+    if found.exact_frozen_norms:
+        weights = _less_epsilon(weights)
     chosen = config or found.adapt(inferred, tensors)
     stuff = stuff_of(weights)
     if stuff:
@@ -84,6 +89,18 @@ def convert_checkpoint(
     harmless = tuple(matching(leftover, (*found.unused, "{*}.num_batches_tracked")))
     unused = tuple(name for name in leftover if name not in harmless)
     return Conversion(found.name, chosen, classes, fitted, unused, harmless, filled, found.notes, stuff)
+
+
+def _less_epsilon(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Variances of the backbone's frozen norms, which count no batches, less what our norms add."""
+    frozen = {
+        name
+        for name in weights
+        if name.startswith("backbone.body.")
+        and name.endswith(".running_var")
+        and name.replace("running_var", "num_batches_tracked") not in weights
+    }
+    return {name: tensor - FROZEN_EPSILON if name in frozen else tensor for name, tensor in weights.items()}
 
 
 def _fitted(

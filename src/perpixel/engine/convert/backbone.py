@@ -34,6 +34,7 @@ VOVNETS: dict[tuple[int, ...], str] = {
 # Strides of the stages, by channels.
 _RESNET_STRIDES = {256: 4, 512: 8, 1024: 16, 2048: 32}
 _VOVNET_STRIDES = {256: 4, 512: 8, 768: 16, 1024: 32}
+_MOBILENET_STRIDES = {24: 4, 32: 8, 96: 16, 320: 32}
 _DLA_STRIDES = {64: 4, 128: 8, 256: 16, 512: 32}
 
 
@@ -47,6 +48,8 @@ def backbone_settings(base: Backbone, weights: Weights) -> Backbone:
         found, strides = _dla(base, weights), _DLA_STRIDES
     elif f"{BODY}.stem_0.conv.weight" in weights:
         found, strides = _vovnet(base, weights), _VOVNET_STRIDES
+    elif f"{BODY}.blocks.0.0.conv_dw.weight" in weights:
+        found, strides = _mobilenet(base, weights), _MOBILENET_STRIDES
     else:
         found, strides = _resnet(base, weights), _RESNET_STRIDES
     lateral = re.compile(r"neck\.lateral\.\d+(\.0)?\.weight")
@@ -59,7 +62,7 @@ def backbone_settings(base: Backbone, weights: Weights) -> Backbone:
     trained = any(name.startswith(BODY) and name.endswith("num_batches_tracked") for name in weights)
     return replace(
         found,
-        stages=tuple(strides[channels] for channels in laterals),
+        stages=tuple(strides[channels] for channels in laterals) or base.stages,
         norm="train" if trained else "frozen",
         weights=None,
     )
@@ -94,6 +97,16 @@ def _dla(base: Backbone, weights: Weights) -> Backbone:
     if shapes != [(128, 128, 3, 3), (512, 512, 3, 3), None]:
         raise InputError("the backbone of the checkpoint is a DLA other than DLA-34: give a recipe whose backbone fits")
     return replace(base, name="dla34", stride_in_1x1=False, frozen_stages=0)
+
+
+def _mobilenet(base: Backbone, weights: Weights) -> Backbone:
+    """NAS-FCOS's: the stem and the first block are frozen."""
+    blocks = tuple(count(weights, rf"{BODY}\.blocks\.{i}\.(\d+)\.conv_dw\.weight") for i in range(7))
+    if blocks != (1, 2, 3, 4, 3, 3, 1) or len(weights[f"{BODY}.conv_stem.weight"]) != 32:
+        raise InputError(
+            "the backbone of the checkpoint is a MobileNet other than V2 at width 1: give a recipe whose backbone fits"
+        )
+    return replace(base, name="mobilenetv2_100", stride_in_1x1=False, frozen_stages=1)
 
 
 def _vovnet(base: Backbone, weights: Weights) -> Backbone:

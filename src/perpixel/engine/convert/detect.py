@@ -9,6 +9,7 @@ from perpixel.engine.convert.fcos_original import FCOS_ORIGINAL
 from perpixel.engine.convert.layout import Layout
 from perpixel.engine.convert.meinst import ADELAIDET_MEINST
 from perpixel.engine.convert.mmdetection import MMDETECTION_FCOS, MMDETECTION_RETINANET
+from perpixel.engine.convert.nas_fcos import MMDETECTION_NAS_FCOS, NAS_FCOS, NAS_RETINANET
 from perpixel.engine.convert.panoptic import ADELAIDET_PANOPTIC
 from perpixel.engine.convert.torchvision import TORCHVISION_FCOS, TORCHVISION_RETINANET
 from perpixel.errors import InputError
@@ -22,9 +23,12 @@ LAYOUTS = (
     ADELAIDET_MEINST,
     ADELAIDET,
     FCOS_ORIGINAL,
+    NAS_FCOS,
+    NAS_RETINANET,
     TORCHVISION_FCOS,
     TORCHVISION_RETINANET,
     MMDETECTION_CONDINST,
+    MMDETECTION_NAS_FCOS,
     MMDETECTION_FCOS,
     MMDETECTION_RETINANET,
     DETECTRON2_FCOS,
@@ -34,7 +38,6 @@ LAYOUTS = (
 REFUSED = (
     ("roi_heads.{*}", "a two-stage detector"),
     ("roi_head.{*}", "a two-stage detector"),
-    ("neck.fpn.{*}", "a NAS-FCOS neck"),
 )
 """Name templates of what no model of ours has yet."""
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from perpixel.engine.convert.backbone import Weights, backbone_settings, count
 from perpixel.engine.convert.blendmask import blendmask_settings
+from perpixel.engine.convert.nas_fcos import head_settings, neck_settings
 from perpixel.errors import InputError
 from perpixel.models.blendmask import BlendMask
 from perpixel.models.boxinst import BoxInst
@@ -16,6 +17,7 @@ from perpixel.models.heads import BoxHeadConfig, InstanceHeadConfig
 from perpixel.models.meinst import MEInst
 from perpixel.models.retinanet import RetinaNet
 from perpixel.nn.bifpn import BiFPN
+from perpixel.nn.cells import SearchedFPN
 from perpixel.nn.fpn import FPN, NeckConfig
 from perpixel.nn.layers import HeadNorm
 from perpixel.ops.dynamic import filter_count
@@ -36,6 +38,8 @@ def infer_config(base: DetectorConfig, weights: Weights) -> tuple[DetectorConfig
 def _neck(base: NeckConfig, weights: Weights) -> NeckConfig:
     if "neck.cells.0.down.0.weights" in weights:
         return _bifpn(weights)
+    if isinstance(base, SearchedFPN):
+        return neck_settings(base, weights)
     assert isinstance(base, FPN)
     top = weights.get("neck.top.0.weight")
     outputs = count(weights, r"neck\.output\.(\d+)\.weight")
@@ -82,7 +86,7 @@ def _head(base: BoxHeadConfig, weights: Weights, levels: int) -> tuple[BoxHeadCo
             box_weight=base.box_weight if quality else "none",
             levels=replace(base.levels, limits=base.levels.limits[: levels - 1]),
         )
-        return head, rows
+        return head_settings(head, base, weights), rows
     assert isinstance(base, RetinaNet)
     per_cell = len(weights["box_head.deltas.weight"]) // 4
     if rows % per_cell or per_cell not in (1, 9):

@@ -22,6 +22,7 @@ class Layout:
         base: settings that its numbers assume; what shapes tell (depth, classes, levels ...) is filled in.
         adapt: last changes to the filled-in settings, given the names in a checkpoint.
         unused: templates of entries that carry nothing of ours.
+        exact_frozen_norms: theirs divide by the deviation as it is; ours add 1e-5 to the variance, which is taken off it first.
         notes: what cannot be told from a checkpoint, one sentence each, with the override for the other case.
     """
 
@@ -31,6 +32,7 @@ class Layout:
     base: DetectorConfig
     adapt: Callable[[DetectorConfig, Collection[str]], DetectorConfig] = _same
     unused: tuple[str, ...] = ()
+    exact_frozen_norms: bool = False
     notes: tuple[str, ...] = ()
 
 
