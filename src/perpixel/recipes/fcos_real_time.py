@@ -1,9 +1,9 @@
 """FCOS-RT: the thesis's real-time settings (002, 3.3.4, table 3.9), those of AdelaiDet's released models.
 
 Three levels P3 to P5; short side 512 and long side at most 736; 360,000 steps of 16 images at short sides 256..608, learning
-rate 0.01 divided by 10 at 300,000 and 340,000; BatchNorm of the backbone trained, over all processes. AP figures are of COCO,
-val2017 / test-dev; "paper" is the thesis, FPS are its own too (one 1080 Ti or Titan Xp). None of these was trained by us (that
-takes days of GPU); our times are in docs/speed.md.
+rate 0.01 divided by 10 at 300,000 and 340,000; BatchNorm of the backbone trained, over all processes. AP figures are of COCO
+val2017 but where test-dev is named; "paper" is the thesis; FPS are its and AdelaiDet's too (one 1080 Ti or Titan Xp). None of
+these was trained by us (that takes days of GPU); our times are in docs/speed.md.
 
     perpixel benchmark fcos_rt_dla34_4x --size 512 736
 """
@@ -34,7 +34,7 @@ SHARED_TOWERS = replace(THREE_LEVELS, class_convs=0, box_convs=0, shared_convs=4
 
 
 def fcos_rt_r50_4x() -> Recipe:
-    """FCOS-RT, ResNet-50 (table 3.9). Paper: 40.2 / 40.2 AP, 38 FPS.
+    """FCOS-RT, ResNet-50 (table 3.9). Paper: 40.2 AP, 40.2 on test-dev, 38 FPS.
 
     perpixel train fcos_rt_r50_4x data=coco.yaml
     """
@@ -42,7 +42,7 @@ def fcos_rt_r50_4x() -> Recipe:
 
 
 def fcos_rt_dla34_4x() -> Recipe:
-    """FCOS-RT, DLA-34 (table 3.9). Paper: 40.3 / 40.3 AP, 46 FPS.
+    """FCOS-RT, DLA-34 (table 3.9). Paper: 40.3 AP, 40.3 on test-dev, 46 FPS.
 
     perpixel train fcos_rt_dla34_4x data=coco.yaml
     """
@@ -50,7 +50,7 @@ def fcos_rt_dla34_4x() -> Recipe:
 
 
 def fcos_rt_dla34_bifpn_4x() -> Recipe:
-    """FCOS-RT, DLA-34 and BiFPN (table 3.9). Paper: 42.1 / 42.2 AP, 43 FPS.
+    """FCOS-RT, DLA-34 and BiFPN (table 3.9). Paper: 42.1 AP, 42.2 on test-dev, 43 FPS.
 
     perpixel train fcos_rt_dla34_bifpn_4x data=coco.yaml
     """
@@ -58,7 +58,7 @@ def fcos_rt_dla34_bifpn_4x() -> Recipe:
 
 
 def fcos_rt_dla34_shared_4x() -> Recipe:
-    """FCOS-RT, DLA-34, one tower for classes and boxes ("shtw.", table 3.9). Paper: 39.1 / 39.2 AP, 52 FPS.
+    """FCOS-RT, DLA-34, one tower for classes and boxes ("shtw.", table 3.9). Paper: 39.1 AP, 39.2 on test-dev, 52 FPS.
 
     perpixel train fcos_rt_dla34_shared_4x data=coco.yaml
     """
@@ -66,7 +66,7 @@ def fcos_rt_dla34_shared_4x() -> Recipe:
 
 
 def fcos_rt_r50_bn_head_4x() -> Recipe:
-    """FCOS-RT, ResNet-50, BatchNorm in the towers. Published by AdelaiDet: 39.3 / 39.7 AP, 40 FPS.
+    """FCOS-RT, ResNet-50, BatchNorm in the towers. Published by AdelaiDet: 39.3 AP, 39.7 on test-dev, 40 FPS.
 
     perpixel train fcos_rt_r50_bn_head_4x data=coco.yaml
     """
@@ -74,7 +74,7 @@ def fcos_rt_r50_bn_head_4x() -> Recipe:
 
 
 def fcos_rt_dla34_bn_head_4x() -> Recipe:
-    """FCOS-RT, DLA-34, BatchNorm in the towers. Published by AdelaiDet: 39.4 / 39.9 AP, 48 FPS.
+    """FCOS-RT, DLA-34, BatchNorm in the towers. Published by AdelaiDet: 39.4 AP, 39.9 on test-dev, 48 FPS.
 
     perpixel train fcos_rt_dla34_bn_head_4x data=coco.yaml
     """
@@ -82,7 +82,7 @@ def fcos_rt_dla34_bn_head_4x() -> Recipe:
 
 
 def fcos_rt_dla34_shared_bn_head_4x() -> Recipe:
-    """FCOS-RT, DLA-34, one tower with BatchNorm. Published by AdelaiDet: 38.9 / 39.1 AP, 52 FPS.
+    """FCOS-RT, DLA-34, one tower with BatchNorm. Published by AdelaiDet: 38.9 AP, 39.1 on test-dev, 52 FPS.
 
     perpixel train fcos_rt_dla34_shared_bn_head_4x data=coco.yaml
     """
