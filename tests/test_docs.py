@@ -254,7 +254,7 @@ def test_navigation():
 
 
 @pytest.mark.parametrize(
-    "method", ["fcos", "retinanet", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"]
+    "method", ["fcos", "crowds", "retinanet", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"]
 )
 def test_tables_of_recipes(method):
     """A method's page names each of its recipes, with the figure that the recipe's docstring labels as the paper's."""
@@ -281,16 +281,18 @@ def what_of(table: Table) -> str:
     return table.source.partition(": ")[2]
 
 
-@pytest.mark.parametrize("method", ["fcos", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"])
+@pytest.mark.parametrize(
+    "method", ["fcos", "crowds", "condinst", "boxinst", "blendmask", "dr1mask", "meinst", "smalmask"]
+)
 def test_tables_of_ablations(method):
-    """A method's page has every row of its tables: name, settings, and the box or mask AP, or PQ, with whose it is."""
+    """A method's page has every row of its tables: name, settings, and the box, mask or crowd AP, or PQ, with whose it is."""
     expected = []
     for table in all_tables().values():
         if not table.name.startswith(f"{method}_"):
             continue
         whose = "AdelaiDet: " if table.source.startswith("AdelaiDet") else ""
         for number, row in enumerate(table.rows):
-            whole = [row.paper[name] for name in ("box AP", "mask AP", "panoptic PQ") if name in row.paper]
+            whole = [row.paper[name] for name in ("box AP", "mask AP", "panoptic PQ", "crowd AP") if name in row.paper]
             figure = whole[0] if whole else None
             first = "" if number else f"`{table.name}`: {what_of(table)} "
             settings = " ".join(f"`{setting}`" for setting in row.settings)
