@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from perpixel.cli.settings import add_settings
+from perpixel.cli.settings import add_settings, with_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Searches, and names the page to look at."""
-    from perpixel.config import override
     from perpixel.engine.runs import new_run_folder
     from perpixel.errors import InputError
     from perpixel.search.runner import run_search
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _show(arguments)
     if arguments.baseline is not None:
         raise InputError("--baseline belongs to `perpixel search show FOLDER`")
-    search = override(get_search(arguments.name)(), arguments.settings)
+    search = with_settings(get_search(arguments.name)(), arguments.settings)
     if arguments.list:
         return _print_settings(search)
     name = f"search_{arguments.name}"

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar, cast
 
-if TYPE_CHECKING:
-    from perpixel.engine.recipe import Recipe
+T = TypeVar("T")
 
 SETTINGS_HELP = (
     "settings by dotted path, such as training.steps=2000 or model.head.radius=2.0; data=FILE.yaml reads the data settings "
@@ -50,8 +49,8 @@ def add_fast(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_settings(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
-    """The recipe with `key=value` settings applied in order.
+def with_settings(recipe: T, settings: Sequence[str]) -> T:
+    """The recipe, or whatever else has settings for data, with `key=value` settings applied in order.
 
     Raises:
         InputError: a setting that does not exist or does not fit.
@@ -61,11 +60,15 @@ def with_settings(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
     from perpixel.config import merge, override
     from perpixel.data.settings import load_data_yaml
 
+    data: Any = getattr(recipe, "data", None)
+    if data is None:
+        return override(recipe, settings)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if key == "data" and equals:
-            recipe = replace(recipe, data=merge(recipe.data, load_data_yaml(value)))
-    return override(recipe, [s for s in settings if s.partition("=")[0] != "data"])
+            data = merge(data, load_data_yaml(value))
+    changed = replace(cast(Any, recipe), data=data)
+    return override(changed, [s for s in settings if s.partition("=")[0] != "data"])
 
 
 def chosen_device(name: str | None):

@@ -49,7 +49,7 @@ def values_by_name(state: SearchState) -> dict[str, list[tuple[int, float]]]:
 
 
 def shares(space: Space[Any], state: SearchState, window: int) -> dict[str, dict[str, Points]]:
-    """How often each option was chosen among the decisions of its kind, over the last `window` proposals: kind -> option -> curve."""
+    """How often each option was chosen among its kind's decisions in the last `window` proposals: kind -> option -> curve."""
     names = space.kinds
     counts = []
     for trial in state.trials:

@@ -21,6 +21,9 @@ class _Actor:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
+    def ready(self) -> None:
+        """Answers once the actor is there."""
+
     def evaluate(self, reward: Reward, task: Task) -> Outcome:
         return evaluate(reward, task)
 
@@ -38,6 +41,12 @@ class RayWorker(Worker):
             ray.init(log_to_driver=False)
         actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
         self._actor = actor.remote(cpus)
+        self._ready: Future[None] = self._actor.ready.remote().future()
+
+    @property
+    def up(self) -> bool:
+        """Whether the actor has started."""
+        return self._ready.done()
 
     def submit(self, reward: Reward, task: Task) -> Future[Outcome]:
         """Begins a trial."""

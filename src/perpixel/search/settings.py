@@ -1,7 +1,7 @@
 """What is searched and how: the settings that all searches share."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from perpixel.search.early_stop import EarlyStop
@@ -22,7 +22,7 @@ class Search(ABC):
         seed: of the controller, of every trial.
         policy: the controller, or random search.
         early_stop: when a trial is given up; null tries each to the end.
-        time_limit: seconds a trial may take; null waits.
+        time_limit: seconds a trial may take, the first of a worker with loading what the reward needs; null waits.
         runner: workers are processes of this machine, or actors on a Ray cluster.
         workers: trials at a time.
         cpus: cores that Ray reserves for a worker.
@@ -32,8 +32,8 @@ class Search(ABC):
     trials: int = 1000
     ahead: int = 4
     seed: int = 0
-    policy: PolicyConfig = PPO()
-    early_stop: EarlyStop | None = EarlyStop()
+    policy: PolicyConfig = field(default_factory=PPO)
+    early_stop: EarlyStop | None = field(default_factory=EarlyStop)
     time_limit: float | None = None
     runner: Literal["local", "ray"] = "local"
     workers: int = 1

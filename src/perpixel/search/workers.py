@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
@@ -20,6 +21,11 @@ DIED = "the worker died: killed, crashed or out of memory"
 
 class Worker(ABC):
     """One place where one trial at a time runs."""
+
+    @property
+    @abstractmethod
+    def up(self) -> bool:
+        """Whether it has started; trials submitted before wait."""
 
     @abstractmethod
     def submit(self, reward: Reward, task: Task) -> Future[Outcome]:
@@ -38,7 +44,12 @@ class Worker(ABC):
 class _Running:
     place: int
     task: Task
-    began: float
+    began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since its worker took it."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
 
 
 class Workers:
@@ -50,7 +61,7 @@ class Workers:
         reward: importable, so that a worker finds it.
         start: makes the worker of a place, 0..count-1.
         count: how many.
-        time_limit: seconds a trial may take; None waits. A worker's first trial includes loading what the reward needs.
+        time_limit: seconds a trial may take once its worker is up; None waits.
     """
 
     def __init__(self, reward: Reward, start: Callable[[int], Worker], count: int, time_limit: float | None) -> None:
@@ -82,15 +93,17 @@ class Workers:
         if place not in self._workers:
             self._workers[place] = self._start(place)
         future = self._workers[place].submit(self._reward, task)
-        self._running[future] = _Running(place, task, time.monotonic())
+        self._running[future] = _Running(place, task)
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """The trials that ended within so many seconds, by number; returns as soon as there is one."""
         done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
         ended = [self._finish(future) for future in done]
+        for running in self._running.values():
+            if running.began is None and self._workers[running.place].up:
+                running.began = time.monotonic()
         if self._time_limit is not None:
-            now = time.monotonic()
-            late = [future for future, running in self._running.items() if now - running.began > self._time_limit]
+            late = [future for future, running in self._running.items() if running.seconds > self._time_limit]
             ended += [
                 self._stop(future, f"it took more than {self._time_limit:g} s, the time limit") for future in late
             ]
@@ -114,7 +127,7 @@ class Workers:
     def _end(self, future: Future[Outcome], error: str) -> tuple[int, Outcome]:
         running = self._running.pop(future)
         self._idle.append(running.place)
-        return running.task.number, Outcome(0.0, seconds=time.monotonic() - running.began, error=error)
+        return running.task.number, Outcome(0.0, seconds=running.seconds, error=error)
 
 
 def told(error: BaseException) -> str:
@@ -136,6 +149,11 @@ class LocalWorker(Worker):
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(place, threads))
         self._process = self._pool.submit(os.getpid)
 
+    @property
+    def up(self) -> bool:
+        """Whether the process has started."""
+        return self._process.done()
+
     def submit(self, reward: Reward, task: Task) -> Future[Outcome]:
         """Begins a trial."""
         return self._pool.submit(evaluate, reward, task)
@@ -144,10 +162,8 @@ class LocalWorker(Worker):
         """Ends the process."""
         # The future has an error only where the process is gone already.
         if self._process.exception() is None:
-            try:
+            with suppress(ProcessLookupError):  # it ended by itself in the meantime
                 os.kill(self._process.result(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-            except ProcessLookupError:  # it ended by itself in the meantime
-                pass
         self._pool.shutdown(wait=False)
 
     def died(self, error: BaseException) -> bool:
