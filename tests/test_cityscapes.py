@@ -23,6 +23,7 @@ from perpixel.engine.cityscapes_metrics import (
     lay_out,
 )
 from perpixel.errors import InputError
+from perpixel.structures import VOID
 
 
 def picture(seed=0, size=(64, 96)):
@@ -239,3 +240,25 @@ def test_train_and_evaluate(root, tmp_path, capsys):
     assert main(["evaluate", str(run / "last.safetensors"), "--out", str(out), "--device", "cpu"]) == 0
     assert "by Cityscapes' rules: AP" in capsys.readouterr().out
     assert set(json.loads((out / "cityscapes.json").read_text())["summary"]) == {"AP", "AP50"}
+
+
+def test_every_class_as_stuff_has_the_train_ids(root):
+    """road 0, sky 10, person 11, car 13 as Cityscapes numbers them for training; groups are of their class, the trailer void."""
+    dataset = open_dataset(root / "gtFine" / "val", all_stuff=True)
+    assert len(dataset.stuff) == 19 and dataset.stuff.names[10:14] == ("sky", "person", "rider", "car")
+    ids, stuff = picture(), dataset.stuff_map(0)
+    for number, train_id in ((7, 0), (23, 10), (24000, 11), (26000, 13), (26001, 13), (26, 13)):
+        assert (stuff[ids == number] == train_id + 1).all()
+    assert (stuff[(ids == 0) | (ids == 30000)] == VOID).all()
+
+
+def test_frames_before_come_from_the_sequences(root):
+    dataset = open_dataset(root / "gtFine" / "val")
+    with pytest.raises(InputError, match="unpack leftImg8bit_sequence"):
+        dataset.before(0, 2)
+    folder = root / "leftImg8bit_sequence" / "val" / "aachen"
+    folder.mkdir(parents=True)
+    for number in (17, 18):
+        Image.new("RGB", (96, 64), (number,) * 3).save(folder / f"aachen_000000_{number:06d}_leftImg8bit.png")
+    frames = dataset.before(0, 2)
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [17, 18] and frames[0].stuff is None

@@ -146,7 +146,9 @@ class Decoder(nn.Module):
 
     def __init__(self, genotype: DecoderGenotype, channels: Sequence[int], width: int):
         super().__init__()
-        self.adapt = nn.ModuleList(conv_unit(c, width, 1) for c in channels)
+        taken = {place for pair in genotype.merges for place in pair}
+        # Maps that no merge takes (arch2: stride 4) have none: the published files hold theirs, which nothing reads.
+        self.adapt = nn.ModuleDict({str(i): conv_unit(c, width, 1) for i, c in enumerate(channels) if i in taken})
         self.merges = nn.ModuleList(Merge(genotype, width) for _ in genotype.merges)
         self.inputs = genotype.merges
         self.outputs = unused(genotype.merges, first=ENCODER_MAPS)
@@ -160,7 +162,7 @@ class Decoder(nn.Module):
         self, maps: Sequence[Float[Tensor, "b _ _ _"]]
     ) -> tuple[Float[Tensor, "b c h w"], list[Float[Tensor, "b c _ _"]]]:
         """The decoded map (``dec`` in the thesis), and every merge's result, for auxiliary classifiers."""
-        pool = [adapt(one) for adapt, one in zip(self.adapt, maps, strict=True)]
+        pool = [self.adapt[str(i)](one) if str(i) in self.adapt else one for i, one in enumerate(maps)]
         for (a, b), merge in zip(self.inputs, self.merges, strict=True):
             pool.append(merge(pool[a], pool[b]))
         last = same_size([pool[node] for node in self.outputs])
