@@ -12,13 +12,21 @@ from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
 from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic
 from perpixel.models.panoptic import PanopticFPN
+from perpixel.models.segmenter import Segmenter
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.ops.boxes import pairwise_iou
 from perpixel.recipes import all_recipes, get_recipe
-from perpixel.structures import Batch, Targets
+from perpixel.structures import VOID, Batch, Targets
 from tiny_batches import batch_of, filled
 
 NAMES = sorted(all_recipes())
+SEMANTIC = [name for name in NAMES if isinstance(get_recipe(name).model, Segmenter)]
+
+
+def shrunk_semantic(model: Segmenter) -> Segmenter:
+    """The same method on a network of a few layers."""
+    tiny = Backbone("test_resnet", stages=model.backbone.stages, weights=None, norm="train", frozen_stages=0)
+    return replace(model, backbone=tiny, width=8)
 
 
 def shrunk(model: DetectorConfig | PanopticFPN | DR1MaskPanoptic) -> DetectorConfig | PanopticFPN | DR1MaskPanoptic:
@@ -40,7 +48,29 @@ def test_settings_survive_json(name):
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SEMANTIC)
+def test_a_tiny_semantic_one_trains_and_predicts(name):
+    """Of pixels whose class is known, and of void alone; in windows of as many frames as the recipe reads."""
+    recipe = get_recipe(name)
+    model = shrunk_semantic(recipe.model).build(classes=0, stuff=2).train()
+    for stuff in ((1, 2), (2, VOID), (VOID, VOID)):
+        frame = batch_of((0, 0))
+        maps = [torch.where(target.stuff == VOID, VOID, value) for target, value in zip(frame.targets, stuff, strict=True)]
+        targets = tuple(replace(t, stuff=one.to(torch.uint8)) for t, one in zip(frame.targets, maps, strict=True))
+        frame = replace(frame, targets=targets)
+        batch = replace(frame, before=(frame,) * (recipe.data.frames - 1))
+        model.zero_grad(set_to_none=True)
+        losses = model.loss(batch)
+        assert all(torch.isfinite(loss) for loss in losses.values()), losses
+        sum(losses.values()).backward()
+        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert losses["pixels"] == 0
+    found = model.eval().predict(replace(batch, targets=None))
+    assert [one.segments.map.shape for one in found] == [(96, 96)] * 2 and all(len(one) == 0 for one in found)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEMANTIC])
 def test_a_tiny_one_trains_and_predicts(name):
     model = shrunk(get_recipe(name).model).build(classes=3, stuff=2).train()
     detector = getattr(model, "detector", model)
