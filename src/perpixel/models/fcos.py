@@ -158,7 +158,7 @@ class FCOSHead(BoxHead):
     def _distances(self, towers: Sequence[Tensor], locations: Locations) -> Float[Tensor, "b l 4"]:
         """In strides, never negative (eq. 3.1): comparable over levels. 0 without a box branch."""
         if self.distances is None:
-            return towers[0].new_zeros((len(towers[0]), len(locations), 4))
+            return towers[0].new_zeros((towers[0].shape[0], locations.points.shape[0], 4))
         scaled = [scale(self.distances(x)) for scale, x in zip(self.scales, towers, strict=True)]
         raw = join_levels(scaled, self.per_cell)
         return raw.relu() if self.config.activation == "relu" else raw.exp() / locations.strides[:, None]
