@@ -169,7 +169,9 @@ def main() -> None:
             folder = arguments.out / f"{name}_{per_cell}_{arguments.seed}"
             if per_cell not in minutes:
                 began = time.perf_counter()
-                train(override(recipe, [f"model.head.per_cell={per_cell}", "model.duplicates.kind=BoxNMS"]), folder)
+                changed = [f"model.head.per_cell={per_cell}", "model.duplicates.kind=BoxNMS"]
+                if train(override(recipe, changed), folder).interrupted:
+                    return
                 minutes[per_cell] = (time.perf_counter() - began) / 60
             found[row] = measured(folder / "last.safetensors", duplicates, truth)
             metrics = found[row].metrics
