@@ -39,6 +39,7 @@ from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.smalmask import SmalMask
 from perpixel.models.smalmask2 import SmalMask2
+from perpixel.models.video_segmenter import VideoSegmenter
 from perpixel.nn.bases import DeepLabV3Plus, ProtoFPN
 from perpixel.nn.bifpn import BiFPN
 from perpixel.nn.mask_autoencoder import AutoEncoder
@@ -150,7 +151,7 @@ def known_settings() -> set[str]:
     models += [DetectorConfig(instance=BlendMask(bottom)) for bottom in (DeepLabV3Plus(), ProtoFPN())]
     models += [DetectorConfig(instance=SmalMask()), DetectorConfig(instance=SmalMask2())]
     models += [DetectorConfig(instance=DirectPose())]
-    models += [DetectorConfig(instance=DR1Mask()), DR1MaskPanoptic()]
+    models += [DetectorConfig(instance=DR1Mask()), DR1MaskPanoptic(), VideoSegmenter()]
     # What is null in a recipe is switched on by its kind.
     return {path for model in models for path in walk(to_dict(Recipe("any", model)))} | {"model.duplicates.kind"}
 
