@@ -46,6 +46,7 @@ from perpixel.nn.mask_autoencoder import AutoEncoder
 from perpixel.nn.mask_codes import PCA
 from perpixel.nn.sparse_codes import SparseCoding
 from perpixel.recipes import all_recipes, all_tables, get_recipe, get_table
+from perpixel.search.spaces import get_search
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -118,6 +119,8 @@ def test_commands(arguments, monkeypatch):
         table = get_table(found.table)
         recipe = found.recipe or table.recipe
         assert choose_rows(table, found.rows or ())
+    if arguments[0] == "search" and found.name != "show":
+        with_settings(get_search(found.name)(), found.settings)
     if arguments[0] == "convert":
         override(Recipe("converted", DetectorConfig()), found.settings)
     elif recipe is not None:
