@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perpixel.cli.main import main
 from perpixel.config import ConfigError
 from perpixel.data.camvid import CamvidDataset
 from perpixel.data.loader import test_batches, train_batches
@@ -161,3 +162,9 @@ def test_the_published_split():
     assert starts["val"] == 1  # one clip: every later frame has one before it
     shares = [(splits["train"].stuff_map(i) == VOID).mean() for i in range(0, 367, 20)]
     assert 0.01 < np.mean(shares) < 0.08
+
+
+def test_it_can_be_checked(root, capsys):
+    """Every photo opens, and there are no objects to find fault with."""
+    assert main(["check", str(root / "train")]) == 0
+    assert "5 images, 0 objects" in capsys.readouterr().out
