@@ -1,5 +1,6 @@
 """The same workers on a Ray cluster (the extra ``ray``)."""
 
+import importlib
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,7 +11,7 @@ from perpixel.search.trial import Outcome, Reward, Task, evaluate
 from perpixel.search.workers import Worker
 
 try:
-    import ray
+    ray: Any = importlib.import_module("ray")
 except ImportError as error:
     raise InputError("runner=ray needs Ray: pip install 'perpixel[ray]', or leave runner=local") from error
 

@@ -155,6 +155,6 @@ def _common_size(dataset: Dataset, data: DataConfig, chosen: Sequence[int]) -> t
     """Height and width that hold every image, multiples of 32."""
     sides = []
     for index in chosen:
-        size = resized_size(tuple(int(side) for side in dataset.sizes[index]), data.test.short_side, data.test.max_side)
-        sides.append(size)
+        height, width = dataset.sizes[index].tolist()
+        sides.append(resized_size((height, width), data.test.short_side, data.test.max_side))
     return max(-(-h // 32) * 32 for h, _ in sides), max(-(-w // 32) * 32 for _, w in sides)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from perpixel.data.dataset import Dataset
 from perpixel.data.settings import DataConfig, TestSize
 from perpixel.engine.checkpoint import build_model, load_checkpoint
 from perpixel.errors import InputError
@@ -112,14 +113,12 @@ class Prepared:
     classifier: nn.Module
 
 
-@cache
-def prepare(static: str, data: DataConfig, limit: int | None, meta_val: float, seed: int) -> Prepared:
-    """Runs the static network over the data, once a process.
+def open_static(static: str, data: DataConfig) -> tuple[SegmenterModel, Dataset]:
+    """The static network and the data to search on.
 
     Raises:
-        InputError: no such checkpoint, one of another kind of model, data of other classes, or data that cannot be read.
+        InputError: no such checkpoint, one of another kind of model, or data of other classes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = load_checkpoint(static)
     model = build_model(checkpoint)
     if not isinstance(model, SegmenterModel):
@@ -127,6 +126,18 @@ def prepare(static: str, data: DataConfig, limit: int | None, meta_val: float, s
     dataset = open_training_data(data)
     if tuple(dataset.stuff.names) != tuple(checkpoint.stuff.names):
         raise InputError(f"{static} knows other classes than {data.train}: train the static network on these data")
+    return model, dataset
+
+
+@cache
+def prepare(static: str, data: DataConfig, limit: int | None, meta_val: float, seed: int) -> Prepared:
+    """Runs the static network over the data, once a process.
+
+    Raises:
+        InputError: as `open_static`, or an image that cannot be read.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, dataset = open_static(static, data)
     outputs = static_outputs(model, dataset, data, limit=limit, meta_val=meta_val, seed=seed, device=device)
     model.requires_grad_(False)
     with torch.no_grad():
@@ -191,5 +202,6 @@ class DynamicCellSearch(Search):
             )
         if self.data.frames < 2:
             raise InputError("a dynamic cell learns from windows of frames: set data.frames=2")
-        open_training_data(self.data).before(0, 1)  # says at once what is wrong
+        open_training_data(self.data).before(0, 1)  # says at once what is wrong, here and in the next line
+        open_static(self.static, self.data)
         return CellReward(self.static, self.data, self.training, self.limit, self.meta_val, self.seed)
