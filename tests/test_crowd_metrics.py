@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpixel.cli.main import main
-from perpixel.engine.ablation_report import metric_of
+from perpixel.engine.ablation import Outcome
+from perpixel.engine.ablation_report import Report, metric_of
 from perpixel.engine.crowd_metrics import (
     FALSE_POSITIVES,
     CrowdImage,
@@ -22,6 +23,7 @@ from perpixel.engine.crowd_metrics import (
     log_average_miss_rate,
     metrics_of,
 )
+from perpixel.recipes import get_recipe, get_table
 
 NONE = np.zeros((0, 4))
 
@@ -233,3 +235,11 @@ def test_the_command_prints_and_writes_them(tmp_path, capsys):
     numbers = json.loads((out / "metrics.json").read_text())
     assert {"crowd/AP", "crowd/MR-2", "crowd/JI"} < set(numbers["summary"])
     assert numbers["crowd"]["crowded"] > 0 and metric_of("crowd MR-2") == "crowd/MR-2"
+
+
+def test_the_least_miss_rate_is_the_best_of_a_table(tmp_path):
+    table = get_table("crowds_3.10")
+    found = [Outcome(row, {"crowd/AP": k / 10, "crowd/MR-2": k / 10}) for k, row in enumerate(table.rows, start=3)]
+    Report(table, get_recipe(table.recipe), tmp_path)(found)
+    best = [part.partition("<")[0] for part in (tmp_path / "table.html").read_text().split('<td class="best">')[1:]]
+    assert best == ["30.0", "70.0"]
