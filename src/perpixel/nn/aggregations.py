@@ -57,7 +57,7 @@ class ConcatReduce(nn.Module):
         self.norm = nn.BatchNorm2d(2 * channels)
         self.conv = nn.Conv2d(2 * channels, out or channels, 1, groups=channels, bias=False)
 
-    def forward(self, x: Map, y: Map) -> Map:
+    def forward(self, x: Map, y: Map) -> Float[Tensor, "b out h w"]:
         """The reduced concatenation."""
         return self.conv(F.relu(self.norm(torch.cat([x, y], dim=1))))
 
