@@ -43,9 +43,7 @@ BASE = DetectorConfig(
 )
 # Every box head and every instance head is in one of them.
 MODELS = {
-    "fcos": replace(
-        BASE, head=replace(FCOS_TINY, norm="batch"), selection=replace(BASE.selection, threshold_on="score")
-    ),
+    "fcos": replace(BASE, selection=replace(BASE.selection, threshold_on="score")),
     "retinanet": replace(
         BASE, head=RetinaNet(convs=1, norm="group"), selection=replace(BASE.selection, clip_first=True)
     ),
