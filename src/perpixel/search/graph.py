@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-COLUMN, ROW, NODE_HEIGHT, LETTER = 190, 54, 26, 6.6
+COLUMN, ROW, NODE_HEIGHT, LETTER = 150, 54, 26, 6.6
 FILLS = {"input": "#d5e8f7", "operation": "#f5f0da", "aggregation": "#dff0d8", "output": "#f6dcdc"}
 
 
