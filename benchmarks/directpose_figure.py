@@ -1,7 +1,7 @@
 """The picture of docs/methods/directpose.md: where KPAlign samples, and the joints it finds (figure 4.5 of thesis 002).
 
-    uv run perpixel train directpose_figures --out runs/directpose_figures
-    uv run python benchmarks/directpose_figure.py runs/directpose_figures/best.safetensors docs/images/directpose.png
+    uv run perpixel train directpose_figures training.steps=400 --out runs/directpose_figures
+    uv run python benchmarks/directpose_figure.py runs/directpose_figures/last.safetensors docs/images/directpose.jpg --score 0.4
     uv run python benchmarks/directpose_figure.py best.safetensors joints.png --photo street.jpg
 
 Without --photo they are generated photos that the training on figures has not seen, a row each. Left: each person's location in
@@ -54,7 +54,7 @@ def main() -> None:
     for part in rows:
         sheet.paste(part, (0, top))
         top += part.height
-    sheet.quantize(256, dither=Image.Dither.NONE).save(asked.picture, optimize=True)
+    sheet.save(asked.picture, quality=88, optimize=True)
     print(f"{asked.picture}: {asked.picture.stat().st_size // 1000} kB")
 
 

@@ -4,7 +4,7 @@
 
 Measured at the locations that would train (so detection plays no part), over known keypoints: the distance |dx| + |dy| in
 strides of the location's level, and the mean similarity of COCO's evaluation with the area of the rectangle around the
-keypoints. Beside them AP of the checkpoint's last evaluation.
+keypoints.
 """
 
 import argparse
@@ -54,12 +54,10 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT or KEY=VALUE")
     asked = parser.parse_args().checkpoints
     settings = [word for word in asked if "=" in word]
-    print("| | distance, strides | similarity | AP | AP50 | AP75 |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| | distance, strides | similarity |\n| --- | ---: | ---: |")
     for path in (Path(word) for word in asked if word not in settings):
         distance, similarity = keypoint_error(path, settings)
-        metrics = load_checkpoint(path).metrics
-        figures = [f"{100 * metrics[f'keypoints/{name}']:.1f}" for name in ("AP", "AP50", "AP75")]
-        print(f"| {path.parent.name} | {distance:.3f} | {similarity:.3f} | {' | '.join(figures)} |", flush=True)
+        print(f"| {path.parent.name} | {distance:.3f} | {similarity:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

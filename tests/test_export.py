@@ -64,6 +64,9 @@ def assert_same(found: Instances, wanted: Instances) -> None:
     np.testing.assert_array_equal(found.labels, wanted.labels)
     scale = max(1.0, min(wanted.size) / 96)
     np.testing.assert_allclose(found.boxes / scale, wanted.boxes / scale, rtol=0, atol=1e-3)
+    assert found.skeleton == wanted.skeleton and (found.keypoints is None) == (wanted.keypoints is None)
+    if found.keypoints is not None and wanted.keypoints is not None:
+        np.testing.assert_allclose(found.keypoints / scale, wanted.keypoints / scale, rtol=0, atol=1e-3)
     assert (found.runs is None) == (wanted.runs is None)
     for row in range(len(wanted) if wanted.runs is not None else 0):
         one, two = found.mask(row), wanted.mask(row)
@@ -79,8 +82,9 @@ def test_a_file_finds_what_the_checkpoint_finds(files, method, ending):
         perpixel.load(files / f"{method}.{ending}", "cpu"),
     )
     assert isinstance(file, ExportedPredictor) and file.class_names == model.class_names == ("disc", "ring", "cross")
+    assert file.keypoint_names == model.keypoint_names == MODELS[method].keypoint_names()
     assert file.category_ids == model.category_ids == (3, 5, 8) and file.test_size == model.test_size
-    objects = masked = 0
+    objects = masked = posed = 0
     for height, width in ((96, 160), (301, 350)):
         file.test_size = model.test_size = type(model.test_size)(min(height, width), max(height, width))
         pictures = photos(height, width, 2)
@@ -90,7 +94,8 @@ def test_a_file_finds_what_the_checkpoint_finds(files, method, ending):
                 assert_same(one, two)
         objects += sum(len(one) for one in wanted)
         masked += sum(one.masks.any() for one in wanted if one.runs is not None)
-    assert objects > 20 and (masked > 0) == (MODELS[method].instance is not None)
+        posed += sum(len(one) for one in wanted if one.keypoints is not None)
+    assert objects > 20 and (masked + posed > 0) == (MODELS[method].instance is not None)
 
 
 @pytest.mark.parametrize("ending", ["onnx", "xml"])

@@ -8,15 +8,15 @@ import torch
 from parity.whole_masks import paste_box_masks
 from perpixel.cli.export import source_of
 from perpixel.engine.checkpoint import build_model
-from perpixel.engine.export import export_detector
-from perpixel.engine.exported import facts_of
-from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
+from perpixel.models.detector import Detector
 from perpixel.models.duplicates import BoxNMS
-from perpixel.models.static import apart, best_pairs, choose, first_of_images
+from perpixel.models.static import StaticDetector, apart, best_pairs, enter, first_of_images, surviving
+from perpixel.ops.boxes import clip_boxes
+from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.locations import grid_points
 from perpixel.ops.masks import probabilities_in_input
-from perpixel.structures import BoxMasks, DenseOutputs, ImageMasks, Locations
+from perpixel.structures import Batch, BoxMasks, DenseOutputs, ImageMasks, Locations
 
 
 def random_outputs(images=3, shapes=((8, 12), (4, 6), (1, 2)), classes=5, quality=True, per_cell=1):
@@ -33,6 +33,13 @@ def random_outputs(images=3, shapes=((8, 12), (4, 6), (1, 2)), classes=5, qualit
     )
 
 
+def choose(selection, outputs, score):
+    """What is left of images of 64 x 96."""
+    entering = enter(selection, outputs, 64, 96, torch.tensor([score]))
+    images, _, classes = outputs.logits.shape
+    return entering.rows(surviving(selection, entering, (images, 64, 96), classes))
+
+
 @pytest.mark.parametrize(
     ("on", "quality", "clip", "per_cell"),
     [*product(["class", "product", "score"], [True], [False, True], [1]), ("class", False, True, 3)],
@@ -41,7 +48,7 @@ def test_the_choice_is_that_of_image_by_image(on, quality, clip, per_cell):
     outputs = random_outputs(quality=quality, per_cell=per_cell)
     selection = Selection(0.1, on, per_level=60, iou=0.5, keep=25, clip_first=clip)
     wanted, _ = BoxNMS().find(selection, outputs, ((64, 96),) * 3, lambda candidates: None)
-    found = choose(selection, outputs, 64, 96, torch.zeros(1))
+    found = choose(selection, outputs, 0.0)
     assert len(wanted) > 40 and wanted.image.unique().tolist() == [0, 1, 2]
     for name in ("image", "location", "level", "cell", "labels"):
         assert torch.equal(getattr(wanted, name), getattr(found, name)), name
@@ -51,12 +58,12 @@ def test_the_choice_is_that_of_image_by_image(on, quality, clip, per_cell):
 
 def test_a_score_leaves_out_what_is_below_it():
     outputs, selection = random_outputs(), Selection(0.05, keep=1000)
-    everything = choose(selection, outputs, 64, 96, torch.zeros(1))
-    some = choose(selection, outputs, 64, 96, torch.tensor([0.5]))
+    everything = choose(selection, outputs, 0.0)
+    some = choose(selection, outputs, 0.5)
     rows = everything.scores >= 0.5
     assert 0 < rows.sum() < len(everything)
     assert torch.equal(some.location, everything.location[rows]) and torch.equal(some.boxes, everything.boxes[rows])
-    assert len(choose(selection, outputs, 64, 96, torch.ones(1))) == 0
+    assert len(choose(selection, outputs, 1.0)) == 0
 
 
 def test_best_pairs_by_hand():
@@ -110,13 +117,24 @@ def test_settings_of_a_recipe_shape_its_fresh_weights():
     assert build_model(checkpoint).neck.channels == 32
 
 
-def test_keypoints_are_refused_before_the_minutes_of_tracing(tmp_path):
-    settings = [
-        "model.duplicates.kind=BoxNMS",
-        "model.instance.boxes=annotated",
-        "model.head.box_loss=giou",
-    ]
-    checkpoint = source_of("directpose_figures", settings)
-    with pytest.raises(InputError, match="keypoints cannot be exported yet"):
-        export_detector(build_model(checkpoint), facts_of(checkpoint), tmp_path / "pose.onnx")
-    assert not list(tmp_path.iterdir())
+def test_rectangles_around_keypoints_tell_duplicates_in_a_whole_batch():
+    """Three pictures at once give what `KeypointNMS` finds in each, places of keypoints included; at most 40 enter."""
+    settings = ["model.backbone.name=test_resnet", "model.neck.channels=32", "model.duplicates.enter=40"]
+    chosen = ["model.selection.threshold=0.001", "model.selection.keep=10", "model.selection.iou=0.3"]
+    torch.manual_seed(0)
+    model = build_model(source_of("directpose_figures", [*settings, *chosen]))
+    assert isinstance(model, Detector) and model.instance_head is not None
+    torch.nn.init.normal_(model.instance_head.locator.bias, std=2.0)
+    images = torch.rand(3, 3, 64, 96) * 255
+    wanted = model.predict(Batch(images, ((64, 96),) * 3, ((64, 96),) * 3))
+    with torch.no_grad():
+        found = StaticDetector(model)(images, torch.zeros(1))
+    assert found["image"].tolist() == [image for image, one in enumerate(wanted) for _ in range(len(one))]
+    assert min(len(one) for one in wanted) > 1 and found["keypoints"].shape[1:] == (17, 3)
+    for name, values in (
+        ("scores", [one.scores for one in wanted]),
+        ("keypoints", [one.keypoints.values for one in wanted]),
+    ):
+        torch.testing.assert_close(found[name], torch.cat(values), rtol=1e-4, atol=1e-3)
+    around = enclosing_boxes(found["keypoints"][..., :2])
+    torch.testing.assert_close(found["boxes"], clip_boxes(around, (64, 96)))

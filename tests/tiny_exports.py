@@ -22,6 +22,8 @@ from perpixel.models.boxinst import BoxInst
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
+from perpixel.models.directpose import DirectPose, KPAlign
+from perpixel.models.duplicates import KeypointNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.meinst import MEInst
 from perpixel.models.pointins import PointINS
@@ -33,6 +35,7 @@ from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
 from perpixel.nn.mask_codes import PCA
 from perpixel.ops.assign import LevelRanges
+from perpixel.structures import COCO_SKELETON
 
 FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0, prior=0.2)
 BASE = DetectorConfig(
@@ -62,6 +65,12 @@ MODELS = {
     ),
     "smalmask": replace(BASE, instance=SmalMask(convs=1, size=14, levels="below")),
     "smalmask2": replace(BASE, instance=SmalMask2(size=14, lengths=(32.0, 64.0))),
+    "directpose": replace(
+        BASE,
+        head=replace(FCOS_TINY, box_loss="none"),
+        instance=DirectPose(align=KPAlign(width=8), heat_map=None),
+        duplicates=KeypointNMS(enter=60),
+    ),
 }
 TEST_SIZE = TestSize(short_side=96, max_side=160)
 
@@ -86,7 +95,8 @@ def write_all(folder: Path) -> None:
                 weight.data.mul_(0.2)
         path = folder / f"{name}.safetensors"
         recipe = Recipe(name, config, replace(DataConfig(), test=TEST_SIZE))
-        save_checkpoint(path, model, recipe, names, category_ids=(3, 5, 8))
+        skeleton = COCO_SKELETON if config.keypoint_names() else ()
+        save_checkpoint(path, model, recipe, names, category_ids=(3, 5, 8), skeleton=skeleton)
         checkpoint = load_checkpoint(path)
         facts = facts_of(checkpoint)
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""A detector as one file that ends in boxes, scores, classes and masks: ONNX, OpenVINO, or compiled by AOTInductor.
+"""A detector as one file that ends in boxes, scores, classes, masks and keypoints: ONNX, OpenVINO, or compiled by AOTInductor.
 
 Every file is made from one traced graph (`perpixel.models.static`), and says in its metadata what using it takes (`Facts`).
 """
@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from perpixel.engine.exported import KINDS, Facts, needed
 from perpixel.errors import InputError
 from perpixel.models.detector import Detector
-from perpixel.models.duplicates import BoxNMS
+from perpixel.models.duplicates import BoxNMS, KeypointNMS
 from perpixel.models.heads import Model
 from perpixel.models.static import StaticDetector
 from perpixel.nn.deform import DeformConv2d
@@ -83,8 +83,10 @@ def check_exportable(model: Model, path: Path) -> None:
         raise InputError(f"-o {path}: the name ends in .onnx, .xml (OpenVINO) or .pt2 (AOTInductor)")
     if not isinstance(model, Detector):
         raise InputError(f"a {type(model).__name__} is no detector: only detectors are exported")
-    if not isinstance(model.duplicates, BoxNMS):
-        raise InputError("only plain NMS of boxes is exported: set model.duplicates.kind=BoxNMS")
+    if not isinstance(model.duplicates, BoxNMS | KeypointNMS):
+        raise InputError(
+            "only plain NMS, of boxes or of rectangles around keypoints, is exported: set model.duplicates.kind=BoxNMS"
+        )
     if path.suffix == ".pt2":
         return
     needed("onnxscript", "onnx", ".onnx")
@@ -96,11 +98,7 @@ def check_exportable(model: Model, path: Path) -> None:
 
 
 def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
-    """The detector as one graph, for any batch size and, without a `size`, any height and width.
-
-    Raises:
-        InputError: it predicts keypoints.
-    """
+    """The detector as one graph, for any batch size and, without a `size`, any height and width."""
     module = StaticDetector(model).eval()
     device = next(model.parameters()).device
     height, width = size or EXAMPLE[2:]
@@ -108,9 +106,6 @@ def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
     free = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad(), _quiet():
         outputs = tuple(module(*example))
-        if "keypoints" in outputs:
-            # torch.onnx (2.15) ends in an error of its own on the products of sizes that sampling their maps makes.
-            raise InputError("keypoints cannot be exported yet: `perpixel predict` takes the checkpoint itself")
         program = torch.export.export(
             module,
             example,

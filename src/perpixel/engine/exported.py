@@ -41,6 +41,8 @@ class Facts:
         threshold: least score in the file; a request may ask for more.
         keep: rows an image at most.
         smallest: pixels of either side at least.
+        keypoint_names: of the keypoints, if the file predicts any.
+        skeleton: pairs of them that a limb joins in pictures, counted from 0.
         version: of the library that wrote the file.
     """
 
@@ -54,6 +56,8 @@ class Facts:
     threshold: float
     keep: int
     smallest: int = 1
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
@@ -99,6 +103,8 @@ def facts_of(checkpoint: Checkpoint, size: tuple[int, int] | None = None) -> Fac
         recipe.model.pixels.mean,
         recipe.model.selection.threshold,
         recipe.model.selection.keep,
+        keypoint_names=recipe.model.keypoint_names(),
+        skeleton=checkpoint.skeleton,
     )
 
 
@@ -213,7 +219,14 @@ class ExportedPredictor(AnyPredictor):
 
     def __init__(self, file: ExportedFile):
         facts = file.facts
-        super().__init__(facts.class_names, TestSize(facts.short_side, facts.max_side), 1, facts.category_ids)
+        super().__init__(
+            facts.class_names,
+            TestSize(facts.short_side, facts.max_side),
+            1,
+            facts.category_ids,
+            keypoint_names=facts.keypoint_names,
+            skeleton=facts.skeleton,
+        )
         self.file = file
 
     def prepare(self, image: Image) -> tuple[Num[Tensor, "3 h w"], tuple[int, int]]:

@@ -72,9 +72,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     if data.train is None:
         raise InputError("data.train is not set: name a COCO json, a VOC folder or a YOLO data.yaml, or shapes:200")
     all_stuff = data.stuff == "all"
-    dataset = open_dataset(
-        data.train, data.images, segments=data.segments, skip_bad=data.skip_bad, all_stuff=all_stuff
-    )
+    dataset = open_dataset(data.train, data.images, segments=data.segments, skip_bad=data.skip_bad, all_stuff=all_stuff)
     check_learned_keypoints(recipe.model, dataset)
 
     def batches(start_step: int, world: World) -> Iterator[Batch]:

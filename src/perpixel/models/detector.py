@@ -63,7 +63,9 @@ class DetectorConfig(ModelConfig):
     def build(self, classes: int, stuff: int = 0) -> "Detector":
         """The detector for `classes` classes; stuff is background to it."""
         if not classes:
-            raise InputError("a detector needs classes of objects, and the data have none: take arch2_mobilenetv2 for pixels")
+            raise InputError(
+                "a detector needs classes of objects, and the data have none: take arch2_mobilenetv2 for pixels"
+            )
         backbone = self.backbone.build()
         neck = self.neck.build(backbone.channels, backbone.strides)
         strides = self.box_strides()

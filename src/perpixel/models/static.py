@@ -1,4 +1,4 @@
-"""A detector as one graph from pixels to boxes, scores, classes and masks: the form that is exported.
+"""A detector as one graph from pixels to boxes, scores, classes, masks and keypoints: the form that is exported.
 
 `Detector.predict` chooses detections image by image, with shapes that depend on what is in the image. Here the same choice is
 made for the whole batch at once, without a loop over images, so that one file serves any batch size: the best locations of each
@@ -6,6 +6,8 @@ level, NMS with every class of every image on ground of its own, the best `keep`
 """
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +17,14 @@ from torchvision.ops import nms
 
 from perpixel.models.candidates import Selection, candidates_at
 from perpixel.models.detector import Detector
+from perpixel.models.duplicates import KeypointNMS
 from perpixel.ops.boxes import clip_boxes
+from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.masks import probabilities_in_input
 from perpixel.structures import Candidates, DenseOutputs, Keypoints
 
+Size = tuple[int, int, int]
+"""Images, and their height and width inside the padding."""
 DIVISOR = 32
 """The network sees images whose sides are multiples of this; what is missing is padded inside the graph."""
 
@@ -50,13 +56,20 @@ class StaticDetector(nn.Module):
         height, width = images.shape[2:]
         canvas = F.pad(detector.pixels.standardize(images), (0, _up(width) - width, 0, _up(height) - height))
         outputs, dense = detector(canvas)
-        found = choose(detector.selection, outputs, height, width, score)
+        entering = enter(detector.selection, outputs, height, width, score)
+        size, classes = (images.shape[0], height, width), outputs.logits.shape[2]
+        if isinstance(detector.duplicates, KeypointNMS):
+            entering, keypoints = with_keypoints(detector, detector.duplicates, dense, entering, size)
+            best = surviving(detector.selection, entering, size, classes)
+            found, more = entering.rows(best), keypoints.rows(best)
+        else:
+            found = entering.rows(surviving(detector.selection, entering, size, classes))
+            more = detector.describe(dense, found)
         assert found.scores is not None
         boxes = clip_boxes(found.boxes, (height, width))
         result = {"boxes": boxes, "scores": found.scores, "classes": found.labels, "image": found.image}
-        if detector.instance_head is None:
+        if more is None:
             return result
-        more = detector.instance_head.predict(dense, found)
         if isinstance(more, Keypoints):
             return result | {"keypoints": more.values}
         return result | {"masks": probabilities_in_input(more, found.boxes, (height, width))}
@@ -67,20 +80,17 @@ def _up(pixels: int) -> int:
     return (pixels + DIVISOR - 1) // DIVISOR * DIVISOR
 
 
-def choose(
+def enter(
     selection: Selection, outputs: DenseOutputs, height: int, width: int, score: Float[Tensor, "1"]
 ) -> Candidates:
-    """What `Selection.choose` finds in images of one size, all images at once.
-
-    It is the same choice but for rounding: boxes of different images and classes are moved apart for NMS, which costs their
-    coordinates some of their last bits, and boxes that reach farther than an image's side beyond it are cut there.
+    """What `Selection.entering` finds in images of one size, all images at once.
 
     Args:
         selection, outputs: as there.
         height, width: of the images inside the padding.
         score: least score of a row.
     """
-    images, _, classes = outputs.logits.shape
+    classes = outputs.logits.shape[2]
     image, pair, scores = best_pairs(selection, outputs)
     rows = torch.nonzero((scores > 0) & (scores >= score)).squeeze(1)
     image, pair, scores = image[rows], pair[rows], scores[rows]
@@ -88,12 +98,40 @@ def choose(
     boxes = outputs.boxes[image, location]
     if selection.clip_first:
         boxes = clip_boxes(boxes, (height, width))
+    return candidates_at(outputs, image, location, boxes, labels, scores=scores)
+
+
+def surviving(selection: Selection, entering: Candidates, size: Size, classes: int) -> Int[Tensor, " m"]:
+    """What `Selection.surviving` leaves, all images at once.
+
+    It is the same choice but for rounding: boxes of different images and classes are moved apart for NMS, which costs their
+    coordinates some of their last bits, and boxes that reach farther than an image's side beyond it are cut there.
+
+    Args:
+        selection, entering: as there.
+        size: how many images there are, and their height and width inside the padding.
+        classes: of the model.
+    """
+    assert entering.scores is not None
+    images, height, width = size
+    boxes, image, scores = entering.boxes, entering.image, entering.scores
     # Two more boxes, without a size and of no image: traced, NMS is taken to leave two boxes or more.
-    places = torch.cat([apart(boxes, image, labels, classes, height, width), boxes.new_zeros((2, 4))])
+    places = torch.cat([apart(boxes, image, entering.labels, classes, height, width), boxes.new_zeros((2, 4))])
     best = nms(places, torch.cat([scores, scores.new_zeros(2)]), selection.iou)
     owner = torch.cat([image, image.new_full((2,), images)])
-    best = best[first_of_images(owner[best], images, selection.keep)]
-    return candidates_at(outputs, image[best], location[best], boxes[best], labels[best], scores=scores[best])
+    return best[first_of_images(owner[best], images, selection.keep)]
+
+
+def with_keypoints(
+    detector: Detector, duplicates: KeypointNMS, dense: Any, entering: Candidates, size: Size
+) -> tuple[Candidates, Keypoints]:
+    """What `KeypointNMS.find` compares: the best of each image, their keypoints, and as boxes the rectangles around these."""
+    assert entering.scores is not None
+    order = entering.scores.argsort(descending=True)
+    entering = entering.rows(order[first_of_images(entering.image[order], size[0], duplicates.enter)])
+    keypoints = detector.describe(dense, entering)
+    assert isinstance(keypoints, Keypoints)
+    return replace(entering, boxes=enclosing_boxes(keypoints.values[..., :2])), keypoints
 
 
 def best_pairs(

@@ -32,11 +32,8 @@ def conv_samples(
         weight, bias: of the g convolutions.
     """
     cells, share = corner_cells(maps, strides, level, places)
-    around, groups = cells.shape[2], cells.shape[1]
-    of_image, of_level = (row[:, None, None].expand(-1, groups, around).flatten() for row in (image, level))
-    patches = patches_around(maps, of_image, of_level, cells.flatten(), weight.shape[-1]).to(weight.dtype)
-    patches = patches.flatten(1).unflatten(0, (-1, groups, around))
-    values = torch.einsum("ngpc,goc->ngpo", patches, weight.flatten(2)) + bias[:, None]
+    patches = patches_around(maps, image, level, cells, weight.shape[-1]).to(weight.dtype)
+    values = torch.einsum("ngpc,goc->ngpo", patches.flatten(3), weight.flatten(2)) + bias[:, None]
     return (values.relu() * share[..., None]).sum(dim=2)
 
 
@@ -56,6 +53,6 @@ def corner_cells(
         x, y = (low.long() + corner).unbind(-1)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         cells = cells.index_copy(0, rows, y.clamp(0, height - 1) * width + x.clamp(0, width - 1))
-        found = torch.where(corner == 1, part, 1 - part).prod(dim=-1) * inside
-        share = share.index_copy(0, rows, found.to(share.dtype))
+        across, down = torch.where(corner == 1, part, 1 - part).unbind(-1)
+        share = share.index_copy(0, rows, (across * down * inside).to(share.dtype))
     return cells, share

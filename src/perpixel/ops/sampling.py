@@ -25,34 +25,34 @@ def patches_around(
     maps: Sequence[Float[Tensor, "b c _ _"]],
     image: Int[Tensor, " n"],
     level: Int[Tensor, " n"],
-    cell: Int[Tensor, " n"],
+    cell: Int[Tensor, "n *cells"],
     size: int,
-) -> Float[Tensor, "n c s s"]:
+) -> Float[Tensor, "n *cells c s s"]:
     """The `size` x `size` neighbourhood of each cell on its level's map, zero outside the map.
 
     Args:
         maps: a map a level.
-        image, level, cell: the join keys into them; a cell is y * width + x.
+        image, level, cell: the join keys into them; a cell is y * width + x, and a row may have several, all on its one level.
         size: cells a side.
     """
-    patches = maps[0].new_zeros((image.shape[0], maps[0].shape[1], size, size))
+    patches = maps[0].new_zeros((*cell.shape, maps[0].shape[1], size, size))
     reach = torch.arange(size, device=maps[0].device) - size // 2
     for number, values in enumerate(maps):
         rows = torch.nonzero(level == number).squeeze(1)
         height, width = values.shape[2:]
         y = cell[rows] // width
         x = cell[rows] - y * width
-        near_y, near_x = (y[:, None] + reach)[:, :, None], (x[:, None] + reach)[:, None, :]
+        near_y, near_x = (y[..., None] + reach)[..., :, None], (x[..., None] + reach)[..., None, :]
         inside = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
-        # The map itself is read, not a padded copy. Advanced indices around a slice come first: (rows, s, s, c).
+        # The map itself is read, not a padded copy. Advanced indices around a slice come first: (rows, ..., s, s, c).
         at = (
-            image[rows][:, None, None],
+            image[rows][(..., *[None] * (cell.ndim + 1))],
             slice(None),
             near_y.clamp(0, height - 1),
             near_x.clamp(0, width - 1),
         )
         found = torch.where(inside[..., None], values[at], 0)
-        patches = patches.index_copy(0, rows, found.permute(0, 3, 1, 2).to(patches.dtype))
+        patches = patches.index_copy(0, rows, found.movedim(-1, -3).to(patches.dtype))
     return patches
 
 
