@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "train a small detector on synthetic shapes and show what it finds",
     "train": "train a recipe on your data",
     "predict": "find objects in pictures, folders, videos",
+    "serve": "answer requests, and show a page to look at what models find in photos",
     "label": "turn box annotations into masks",
     "export": "write an ONNX, OpenVINO or compiled file that ends in boxes, scores, classes and masks",
     "evaluate": "measure a checkpoint on annotated images",

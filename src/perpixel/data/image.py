@@ -1,5 +1,6 @@
-"""Photos from disk: any PIL format in, upright 8-bit RGB out."""
+"""Photos from disk or from a sender: any PIL format in, upright 8-bit RGB out."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,27 @@ from perpixel.errors import InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif")
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Pillow.DecompressionBombError)
 _ORIENTATION = 0x0112
+_SENT = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 
-def read_image(path: Path | str, size: tuple[int, int] | None = None) -> Image:
+class NamedBytes(BytesIO):
+    """The content of a photo that somebody sent, under the name that messages give it.
+
+    Only formats of photos are tried on it: PIL's reader of PostScript, for one, starts another program.
+    """
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File = Path | str | NamedBytes
+
+
+def read_image(path: File, size: tuple[int, int] | None = None) -> Image:
     """The photo in `path` as (h, w, 3) uint8 RGB, upright.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their upper 8; floats in 0..1 or 0..255); transparent
@@ -26,13 +45,28 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None) -> Image:
         InputError: no such file, not an image, cut short or damaged, or of another size than `size`.
     """
     try:
-        with Pillow.open(path) as photo:
+        with _opened(path) as photo:
             photo.load()
             return to_rgb(_upright(photo, size, path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image file") from error
     except InputError:
         raise
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}); replace it or leave it out") from error
+
+
+def pixel_count(path: File) -> int:
+    """How many pixels the photo has, before any of them is unpacked: `image_size` unpacks a PNG to look for its orientation.
+
+    Raises:
+        InputError: no such file, or not an image.
+    """
+    try:
+        with _opened(path) as photo:
+            return photo.width * photo.height
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such image file") from error
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); replace it or leave it out") from error
 
@@ -64,7 +98,11 @@ def to_rgb(photo: Pillow.Image) -> Image:
     return np.array(photo.convert("RGB"))
 
 
-def _upright(photo: Pillow.Image, size: tuple[int, int] | None, path: Path | str) -> Pillow.Image:
+def _opened(path: File) -> Pillow.Image:
+    return Pillow.open(path, formats=_SENT if isinstance(path, NamedBytes) else None)
+
+
+def _upright(photo: Pillow.Image, size: tuple[int, int] | None, path: File) -> Pillow.Image:
     stored = (photo.height, photo.width)
     upright = stored[::-1] if _turned(photo) else stored
     if size is None or size == upright:

@@ -1,0 +1,1 @@
+"""A server: models behind a REST API, and a page to look at what they find."""
