@@ -149,7 +149,10 @@ export class Scene {
     pen.scale(scale, scale);
     if (this.bitmap) pen.drawImage(this.bitmap, 0, 0);
     const line = Math.max(2, (Math.min(width, height) * scale) / 260) / scale;
-    for (const entry of this.visible()) this.paint(pen, entry, line);
+    // As on the page: segments below, then large objects before small ones; letters over all of them.
+    const order = this.visible().sort((a, b) => (b.kind === "segment") - (a.kind === "segment") || b.shape.area - a.shape.area);
+    for (const entry of order) this.paint(pen, entry, line);
+    if (this.layers.boxes) for (const { shape } of order) if (shape.box) this.letter(pen, shape, line);
     return canvas;
   }
 
@@ -167,14 +170,6 @@ export class Scene {
     if (shape.box && this.layers.boxes) {
       const [left, top, right, bottom] = shape.box;
       pen.strokeRect(left, top, right - left, bottom - top);
-      const text = `${shape.class_name} ${shape.score.toFixed(2)}`;
-      pen.font = `${6 * line}px sans-serif`;
-      const wide = pen.measureText(text).width + 2 * line;
-      const y = Math.max(0, top - 8 * line);
-      pen.fillRect(left, y, wide, 8 * line);
-      pen.fillStyle = "#000";
-      pen.fillText(text, left + line, y + 6.2 * line);
-      pen.fillStyle = shape.color;
     }
     if (!this.layers.keypoints) return;
     for (const [a, b] of this.limbs(shape)) {
@@ -188,5 +183,16 @@ export class Scene {
       pen.arc(x, y, 1.5 * line, 0, 2 * Math.PI);
       pen.fill();
     }
+  }
+
+  letter(pen, shape, line) {
+    const [left, top] = shape.box;
+    const text = `${shape.class_name} ${shape.score.toFixed(2)}`;
+    pen.font = `${6 * line}px sans-serif`;
+    const y = Math.max(0, top - 8 * line);
+    pen.fillStyle = shape.color;
+    pen.fillRect(left, y, pen.measureText(text).width + 2 * line, 8 * line);
+    pen.fillStyle = "#000";
+    pen.fillText(text, left + line, y + 6.2 * line);
   }
 }
