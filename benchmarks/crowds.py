@@ -5,7 +5,7 @@
 
 Synthetic crowds from random weights; people on COCO photos, where `DATA` has them, from ImageNet's. FCOS is trained with one
 box a cell and with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS
-is at 0.5 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at the score of the best JI. A
+is at 0.5 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at one false positive an image. A
 line of JSON a row goes to OUT/results.jsonl; the picture shows photos on which two boxes a cell find most people that one misses.
 """
 

@@ -21,6 +21,7 @@ from perpixel.engine.crowd_metrics import (
     explained,
     jaccard_index,
     log_average_miss_rate,
+    matching,
     metrics_of,
 )
 from perpixel.recipes import get_recipe, get_table
@@ -51,7 +52,8 @@ def test_by_hand():
     MR^-2: false positives an image 0, .5, .5, 1, miss rates 2/3, 2/3, 1/3, 1/3. Up to .3162 (7 places) the first detection that
     has as many is the second: 2/3; for .5623 and 1 it is the last: 1/3. (2/3)^(7/9) (1/3)^(2/9).
     JI: up to score .8 the first image has 2 pairs of 3 detections that count and 2 objects, 2 / 3; the second 0 / 2. From .9 on
-    1 / 2 and 0 / 1. So 1/3 up to .8, the best, then 1/4; at it 2 of 3 objects are found. No object overlaps another.
+    1 / 2 and 0 / 1. So 1/3 up to .8, the best, then 1/4. All four detections bring one false positive an image: 2 of 3 objects
+    are found there. No object overlaps another.
     """
     found = metrics_of([FIRST, SECOND])
     assert found.ap == pytest.approx(19 / 36)
@@ -69,9 +71,9 @@ def test_an_image_without_anything_counts_for_false_positives_alone():
     with_empty = metrics_of([FIRST, SECOND, image()])
     assert with_empty.miss_rate == metrics_of([FIRST, SECOND]).miss_rate
     assert with_empty.jaccard == metrics_of([FIRST, SECOND]).jaccard
-    assert jaccard_index(image())[1] is None
+    assert jaccard_index(image()) is None
     # Only a detection on a region that nobody judges: nothing counts either.
-    assert jaccard_index(image(ignored=[(0, 0, 9, 9)], found=[(0.5, 1, 1, 5, 5)]))[1] is None
+    assert jaccard_index(image(ignored=[(0, 0, 9, 9)], found=[(0.5, 1, 1, 5, 5)])) is None
 
 
 def test_the_matching_of_ji_is_not_greedy():
@@ -81,17 +83,25 @@ def test_the_matching_of_ji_is_not_greedy():
     """
     crowd = image([(0, 0, 10, 10), (4, 0, 14, 10)], found=[(0.9, 1.9, 0, 11.9, 10), (0.8, 0, 0, 10, 9)])
     assert explained(crowd)[1].tolist() == [True, False]
-    matched, index = jaccard_index(crowd)
-    assert matched.tolist() == [True, True] and index == 1.0
+    assert matching(crowd)[0].tolist() == [True, True] and jaccard_index(crowd) == 1.0
 
 
 def test_half_is_not_enough_and_crowded_objects_are_told():
     """IoU exactly 1/2 explains nothing; of three objects, two of which overlap by 2/3, one crowded object of two is found."""
     half = image([(0, 0, 10, 10)], found=[(0.9, 0, 0, 10, 5)])
-    assert explained(half)[1].tolist() == [False] and jaccard_index(half)[1] == 0
+    assert explained(half)[1].tolist() == [False] and jaccard_index(half) == 0
     crowd = image([(0, 0, 10, 10), (2, 0, 12, 10), (50, 0, 60, 10)], found=[(0.5, 0, 0, 10, 10), (0.4, 50, 0, 60, 10)])
     found = metrics_of([crowd])
     assert (found.crowded, found.crowded_recall, found.recall, found.score) == (2, 0.5, pytest.approx(2 / 3), 0.0)
+
+
+def test_recall_at_one_false_positive_an_image():
+    """One image of two objects, detections right, wrong, wrong, right: the second wrong one is too many, the last is not seen."""
+    apart = image(
+        [(0, 0, 9, 9), (20, 0, 29, 9)],
+        found=[(0.9, 0, 0, 9, 9), (0.8, 50, 50, 59, 59), (0.7, 60, 60, 69, 69), (0.6, 20, 0, 29, 9)],
+    )
+    assert metrics_of([apart]).recall == 0.5 and metrics_of([apart, image()]).recall == 1.0
 
 
 def test_nothing_found_and_nothing_to_find():

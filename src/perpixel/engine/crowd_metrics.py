@@ -66,9 +66,9 @@ class CrowdMetrics:
         ap, miss_rate: AP and MR^-2.
         jaccard: JI at each of `SCORES`.
         score: the one of the best JI.
-        recall: share of objects that are matched at that score.
+        recall: share of objects that are matched at one false positive an image, or at all detections where they bring fewer.
         crowded: objects that another overlaps by more than half: NMS at that overlap leaves one of them, if both are found well.
-        crowded_recall: share of these that are matched at that score.
+        crowded_recall: share of these that are matched there.
     """
 
     ap: float
@@ -143,23 +143,25 @@ def metrics_of(images: Sequence[CrowdImage]) -> CrowdMetrics:
     """All three figures and the recalls."""
     objects = sum(len(image.truth) for image in images)
     scores, right = (np.concatenate(column) for column in zip(*map(explained, images), strict=True))
-    right = right[np.argsort(-scores, kind="stable")]
+    best_first = np.argsort(-scores, kind="stable")
+    scores, right = scores[best_first], right[best_first]
+    few = np.searchsorted(np.cumsum(~right) / len(images), FALSE_POSITIVES[-1], side="right")
+    least = scores[few - 1] if few else np.inf
+    matched = np.concatenate([matching(image.above(least))[0] for image in images])
     crowded = np.concatenate([np.zeros(0, bool), *(_overlapped(image.truth) for image in images)])
-    matched, jaccard = {}, {}
+    jaccard = {}
     for score in SCORES:
-        rows, indices = zip(*(jaccard_index(image.above(score)) for image in images), strict=True)
-        matched[score] = np.concatenate(rows)
+        indices = [jaccard_index(image.above(score)) for image in images]
         counted = [index for index in indices if index is not None]
         jaccard[score] = float(np.mean(counted)) if counted else -1.0
-    best = max(SCORES, key=lambda score: jaccard[score])
     return CrowdMetrics(
         ap=average_precision(right, objects),
         miss_rate=log_average_miss_rate(right, objects, len(images)),
         jaccard=jaccard,
-        score=best,
-        recall=_share(matched[best]),
+        score=max(SCORES, key=lambda score: jaccard[score]),
+        recall=_share(matched),
         crowded=int(crowded.sum()),
-        crowded_recall=_share(matched[best][crowded]),
+        crowded_recall=_share(matched[crowded]),
     )
 
 
@@ -209,15 +211,15 @@ def log_average_miss_rate(right: Bool[ndarray, " n"], objects: int, images: int)
     return float(np.exp(np.mean(np.log(np.maximum(rates, 1e-10)))))
 
 
-def jaccard_index(image: CrowdImage) -> tuple[Bool[ndarray, " n"], float | None]:
-    """Which objects are matched, and k / (m + n - k); None in an image without an object and a detection that counts.
+def jaccard_index(image: CrowdImage) -> float | None:
+    """k / (m + n - k); None in an image without an object and a detection that counts.
 
     An unmatched detection on a region that nobody judges is not one of m.
     """
     matched, used = matching(image)
     pairs, found = int(used.sum()), int((used | ~_silent(image)).sum())
     together = found + len(matched) - pairs
-    return matched, pairs / together if together else None
+    return pairs / together if together else None
 
 
 def matching(image: CrowdImage) -> tuple[Bool[ndarray, " n"], Bool[ndarray, " m"]]:

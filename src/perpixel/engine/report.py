@@ -186,8 +186,8 @@ def _of_a_crowd(crowd: CrowdMetrics) -> list[str]:
     names = ("AP", "MR-2", "JI")
     return [
         "by CrowdHuman's rules: " + "  ".join(f"{name} {crowd.summary[name]:.4f}" for name in names),
-        f"from score {crowd.score} on, where JI is best, {crowd.recall:.4f} of all are found, and {crowd.crowded_recall:.4f} of "
-        f"the {crowd.crowded} that another overlaps by more than half",
+        f"JI is best from score {crowd.score} on; at one false positive an image {crowd.recall:.4f} of all are found, and "
+        f"{crowd.crowded_recall:.4f} of the {crowd.crowded} that another overlaps by more than half",
     ]
 
 
