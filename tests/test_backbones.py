@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perpixel.config import from_dict, to_dict
+from perpixel.engine.export import trace
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
 from perpixel.nn import pretrained
 from perpixel.nn.backbones import Backbone, without_pretrained
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.fold import fold_norms
+from perpixel.nn.fpn import FPN
 from perpixel.nn.frozen import FrozenBatchNorm, freeze_until, with_frozen_norms
 from perpixel.nn.renaming import DETECTRON2_RESNET, renamed
 from perpixel.nn.vovnet import vovnet_rows
@@ -53,6 +55,13 @@ def test_the_last_windows_of_a_swin_shift():
         .body.get_submodule("layers_3.blocks")
     )
     assert [block.shift_size for block in blocks.children()] == [(0, 0), (3, 3)]
+
+
+def test_windows_are_exported_for_one_size():
+    backbone = Backbone("swin_tiny_patch4_window7_224", weights=None, frozen_stages=0)
+    model = DetectorConfig(backbone=backbone, neck=FPN(channels=32)).build(2)
+    with pytest.raises(InputError, match="is exported for one size: give it by --size HEIGHT WIDTH"):
+        trace(model, None)
 
 
 def test_stages_may_be_any_strides_of_the_network():

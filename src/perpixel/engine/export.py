@@ -98,7 +98,13 @@ def check_exportable(model: Model, path: Path) -> None:
 
 
 def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
-    """The detector as one graph, for any batch size and, without a `size`, any height and width."""
+    """The detector as one graph, for any batch size and, without a `size`, any height and width.
+
+    Raises:
+        InputError: its backbone lays windows over each image (Swin), and no size was given.
+    """
+    if size is None and model.backbone.windowed:
+        raise InputError("a backbone with windows (Swin) is exported for one size: give it by --size HEIGHT WIDTH")
     module = StaticDetector(model).eval()
     device = next(model.parameters()).device
     height, width = size or EXAMPLE[2:]

@@ -103,11 +103,13 @@ class BackboneModule(nn.Module):
 
     Attributes:
         channels, strides: of the maps, finest first.
+        windowed: it lays windows over each image anew (Swin), so how many there are hangs on the size.
     """
 
     def __init__(self, network: nn.Module, config: Backbone):
         super().__init__()
         self.body = network
+        self.windowed = timm.model_entrypoint(config.name).__module__ in _ANY_SIZE
         chosen = _stages_by_stride(network)
         self.strides = tuple(sorted(config.stages))
         self.channels = tuple(chosen[stride]["num_chs"] for stride in self.strides)
