@@ -30,7 +30,7 @@ from perpixel.search.spaces import all_searches
 from perpixel.search.spaces.toy import LEARNER, ToyGenotype, ToyReward, ToySearch, ToySpace, ToyStep
 from perpixel.search.state import SearchState, Trial
 from perpixel.search.trial import Hope, Outcome, Task, evaluate, report, worth_going_on
-from perpixel.search.workers import Worker
+from perpixel.search.workers import Worker, told
 
 FAST = PPO(hidden=16, learning_rate=0.02, buffer=8, batches=2)
 
@@ -218,6 +218,12 @@ def test_a_trial_may_be_given_up(hope, reward):
     assert outcome.values["half"] == 0.3
     assert evaluate(half_hearted, Task(9, genotype, 5, hope)).values == outcome.values  # the seed decides
     assert half_hearted(genotype) == 1.0  # outside a search
+
+
+def test_errors_are_kept_without_colours():
+    error = RuntimeError("\x1b[31mred\x1b[0m")
+    error.__cause__ = ValueError("line 1\nline 2")
+    assert told(error) == "RuntimeError: red\nline 1\nline 2"
 
 
 def test_a_reward_must_be_a_number():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
 import torch
+from rich.text import Text
 
 from perpixel.search.trial import Outcome, Reward, Task, evaluate
 
@@ -133,7 +134,7 @@ class Workers:
 def told(error: BaseException) -> str:
     """An error as it is kept: class and message, then where it was raised in the worker."""
     where = "" if error.__cause__ is None else f"\n{error.__cause__}"
-    return f"{type(error).__name__}: {error}{where}"
+    return Text.from_ansi(f"{type(error).__name__}: {error}{where}").plain  # Ray's errors are coloured
 
 
 class LocalWorker(Worker):
