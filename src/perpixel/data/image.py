@@ -26,7 +26,7 @@ class NamedBytes(BytesIO):
         super().__init__(content)
         self.name = name
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # what messages say, PIL's too
         return self.name
 
 
