@@ -55,7 +55,9 @@ def test_a_tiny_semantic_one_trains_and_predicts(name):
     model = shrunk_semantic(recipe.model).build(classes=0, stuff=2).train()
     for stuff in ((1, 2), (2, VOID), (VOID, VOID)):
         frame = batch_of((0, 0))
-        maps = [torch.where(target.stuff == VOID, VOID, value) for target, value in zip(frame.targets, stuff, strict=True)]
+        maps = [
+            torch.where(target.stuff == VOID, VOID, value) for target, value in zip(frame.targets, stuff, strict=True)
+        ]
         targets = tuple(replace(t, stuff=one.to(torch.uint8)) for t, one in zip(frame.targets, maps, strict=True))
         frame = replace(frame, targets=targets)
         batch = replace(frame, before=(frame,) * (recipe.data.frames - 1))
