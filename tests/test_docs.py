@@ -42,6 +42,7 @@ from perpixel.models.smalmask2 import SmalMask2
 from perpixel.models.video_segmenter import VideoSegmenter
 from perpixel.nn.bases import DeepLabV3Plus, ProtoFPN
 from perpixel.nn.bifpn import BiFPN
+from perpixel.nn.cells import SearchedFPN
 from perpixel.nn.mask_autoencoder import AutoEncoder
 from perpixel.nn.mask_codes import PCA
 from perpixel.nn.sparse_codes import SparseCoding
@@ -148,6 +149,7 @@ def known_settings() -> set[str]:
     models = [DetectorConfig(head=head) for head in (FCOS(), RetinaNet())]
     policies = (RandomPositives(), BestPositives())
     models += [DetectorConfig(instance=BoxInst(policy=policy)) for policy in policies]
+    models += [DetectorConfig(neck=SearchedFPN())]
     models += [DetectorConfig(neck=BiFPN()), DetectorConfig(duplicates=MaskNMS()), DetectorConfig(instance=PointINS())]
     models += [DetectorConfig(instance=MEInst(code=code)) for code in (PCA(), SparseCoding(), AutoEncoder())]
     models.append(PanopticFPN(detector=DetectorConfig(instance=BoxInst())))
