@@ -10,7 +10,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
         "name",
-        help="what to search: dynamic_cell, decoder, or toy; `show` draws the search in the folder that follows",
+        help="what to search: dynamic_cell, decoder, nas_fcos, or toy; `show` draws the search in the folder that follows",
     )
     add_settings(parser)
     parser.add_argument("--out", type=Path, help="folder of the search; runs/search_NAME by default")
