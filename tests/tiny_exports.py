@@ -26,6 +26,7 @@ from perpixel.models.directpose import DirectPose, KPAlign
 from perpixel.models.duplicates import KeypointNMS
 from perpixel.models.fcos import FCOS
 from perpixel.models.meinst import MEInst
+from perpixel.models.panoptic import PanopticFPN
 from perpixel.models.pointins import PointINS
 from perpixel.models.retinanet import RetinaNet
 from perpixel.models.smalmask import SmalMask
@@ -35,7 +36,8 @@ from perpixel.nn.bases import ProtoFPN
 from perpixel.nn.fpn import FPN
 from perpixel.nn.mask_codes import PCA
 from perpixel.ops.assign import LevelRanges
-from perpixel.structures import COCO_SKELETON
+from perpixel.ops.panoptic import Merge
+from perpixel.structures import COCO_SKELETON, Stuff
 
 FCOS_TINY = FCOS(class_convs=1, box_convs=1, levels=LevelRanges(limits=(64.0,)), initial_distance=2.0, prior=0.2)
 BASE = DetectorConfig(
@@ -71,6 +73,16 @@ MODELS = {
         instance=DirectPose(align=KPAlign(width=8), heat_map=None),
         duplicates=KeypointNMS(enter=60),
     ),
+    "panoptic": PanopticFPN(
+        replace(
+            BASE,
+            backbone=replace(BASE.backbone, stages=(4, 8, 16)),
+            box_stride=8,
+            instance=CondInst(mask_width=16, mask_convs=1, mask_levels=2),
+        ),
+        width=32,
+        merge=Merge(score=0.1, stuff_area=64),
+    ),
 }
 TEST_SIZE = TestSize(short_side=96, max_side=160)
 
@@ -80,7 +92,8 @@ def write_all(folder: Path) -> None:
     names = ("disc", "ring", "cross")
     for number, (name, config) in enumerate(MODELS.items()):
         torch.manual_seed(number)
-        model = config.build(len(names)).eval()
+        stuff = Stuff(("sky", "grass"), (9, 11)) if isinstance(config, PanopticFPN) else Stuff()
+        model = config.build(len(names), len(stuff)).eval()
         for convolution in [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]:
             torch.nn.init.kaiming_normal_(convolution.weight)  # what is found depends on the image
         for name_of_weight, weight in model.named_parameters():
@@ -96,7 +109,7 @@ def write_all(folder: Path) -> None:
         path = folder / f"{name}.safetensors"
         recipe = Recipe(name, config, replace(DataConfig(), test=TEST_SIZE))
         skeleton = COCO_SKELETON if config.keypoint_names() else ()
-        save_checkpoint(path, model, recipe, names, category_ids=(3, 5, 8), skeleton=skeleton)
+        save_checkpoint(path, model, recipe, names, category_ids=(3, 5, 8), stuff=stuff, skeleton=skeleton)
         checkpoint = load_checkpoint(path)
         facts = facts_of(checkpoint)
         began = time.monotonic()

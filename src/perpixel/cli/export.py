@@ -69,12 +69,14 @@ def source_of(source: str, settings: Sequence[str]) -> "Checkpoint":
     from perpixel.engine.checkpoint import Checkpoint, load_checkpoint
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
+    from perpixel.structures import Stuff
 
     if source.endswith(".safetensors") or Path(source).exists():
         checkpoint = load_checkpoint(source)
         return replace(checkpoint, recipe=with_settings(checkpoint.recipe, settings))
     recipe = with_settings(get_recipe(source), settings)
     names = tuple(f"class {number}" for number in range(1, 81))
-    weights = without_pretrained(recipe.model).build(len(names)).state_dict()
+    stuff = Stuff(tuple(f"stuff {number}" for number in range(1, 54)), tuple(range(81, 134)))
+    weights = without_pretrained(recipe.model).build(len(names), len(stuff)).state_dict()
     print(f"{source} is a recipe: the weights are fresh, the file is good for measuring time alone")
-    return Checkpoint(Path(source), recipe, names, tuple(range(1, 81)), weights)
+    return Checkpoint(Path(source), recipe, names, tuple(range(1, 81)), weights, stuff=stuff)

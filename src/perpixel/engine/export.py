@@ -1,4 +1,4 @@
-"""A detector as one file that ends in boxes, scores, classes, masks and keypoints: ONNX, OpenVINO, or compiled by AOTInductor.
+"""A model as one file that ends in boxes, scores, classes, masks, keypoints, stuff: ONNX, OpenVINO, or compiled by AOTInductor.
 
 Every file is made from one traced graph (`perpixel.models.static`), and says in its metadata what using it takes (`Facts`).
 """
@@ -21,7 +21,8 @@ from perpixel.errors import InputError
 from perpixel.models.detector import Detector
 from perpixel.models.duplicates import BoxNMS, KeypointNMS
 from perpixel.models.heads import Model
-from perpixel.models.static import StaticDetector
+from perpixel.models.panoptic import PanopticModel
+from perpixel.models.static import StaticDetector, detector_of
 from perpixel.nn.deform import DeformConv2d
 
 OPSET = 20
@@ -58,12 +59,12 @@ def export_detector(model: Model, facts: Facts, path: Path, device: torch.device
         InputError: another ending, a missing runtime, or a model that this form cannot hold.
     """
     check_exportable(model, path)
-    assert isinstance(model, Detector)
+    assert isinstance(model, Detector | PanopticModel)
     graph = trace(model.to(device if path.suffix == ".pt2" else "cpu"), facts.size)
     with placed(path) as file:
         if path.suffix == ".pt2":
             # The compiler takes maps of one cell for a case of its own: every level has two a side or more.
-            smallest = 1 if facts.size else model.neck.strides[-1] + 1
+            smallest = 1 if facts.size else detector_of(model).neck.strides[-1] + 1
             write_package(graph, replace(facts, smallest=smallest), file)
             return
         onnx_file = file.with_suffix(".onnx")
@@ -81,9 +82,11 @@ def check_exportable(model: Model, path: Path) -> None:
     """
     if path.suffix not in KINDS:
         raise InputError(f"-o {path}: the name ends in .onnx, .xml (OpenVINO) or .pt2 (AOTInductor)")
-    if not isinstance(model, Detector):
-        raise InputError(f"a {type(model).__name__} is no detector: only detectors are exported")
-    if not isinstance(model.duplicates, BoxNMS | KeypointNMS):
+    if not isinstance(model, Detector | PanopticModel):
+        raise InputError(
+            f"a {type(model).__name__} is not exported: only detectors are, alone or under a semantic branch (PanopticFPN)"
+        )
+    if not isinstance(detector_of(model).duplicates, BoxNMS | KeypointNMS):
         raise InputError(
             "only plain NMS, of boxes or of rectangles around keypoints, is exported: set model.duplicates.kind=BoxNMS"
         )
@@ -97,13 +100,13 @@ def check_exportable(model: Model, path: Path) -> None:
             raise InputError("OpenVINO cannot read deformable convolutions: export this model to .onnx or .pt2")
 
 
-def trace(model: Detector, size: tuple[int, int] | None) -> Graph:
+def trace(model: Detector | PanopticModel, size: tuple[int, int] | None) -> Graph:
     """The detector as one graph, for any batch size and, without a `size`, any height and width.
 
     Raises:
         InputError: its backbone lays windows over each image (Swin), and no size was given.
     """
-    if size is None and model.backbone.windowed:
+    if size is None and detector_of(model).backbone.windowed:
         raise InputError("a backbone with windows (Swin) is exported for one size: give it by --size HEIGHT WIDTH")
     module = StaticDetector(model).eval()
     device = next(model.parameters()).device

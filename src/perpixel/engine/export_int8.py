@@ -17,6 +17,7 @@ from perpixel.engine.sources import Photo, list_sources
 from perpixel.errors import InputError
 from perpixel.models.detector import Detector
 from perpixel.models.heads import Model
+from perpixel.models.panoptic import PanopticModel
 from perpixel.ops.boxes import pairwise_iou
 
 PHOTOS = 100
@@ -69,7 +70,7 @@ def export_int8(model: Model, facts: Facts, path: Path, photos: Path, progress: 
         InputError: as `export_detector`; or no photos, or a .pt2 file.
     """
     check_exportable(model, path)
-    assert isinstance(model, Detector)
+    assert isinstance(model, Detector | PanopticModel)
     if path.suffix == ".pt2":
         raise InputError(f"-o {path}: --int8 makes .onnx and .xml files")
     chosen = some_photos(photos)

@@ -4,7 +4,7 @@ import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
+from torch.nn import functional
 
 from perpixel import __version__
-from perpixel.config import ConfigError, from_dict
+from perpixel.config import ConfigError, from_dict, to_dict
 from perpixel.data.geometry import resized_inside, whole
 from perpixel.data.image import Image
 from perpixel.data.settings import TestSize
@@ -22,7 +23,9 @@ from perpixel.engine.checkpoint import Checkpoint
 from perpixel.engine.predict import AnyPredictor
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
-from perpixel.structures import Batch, Detections, ImageMasks, Keypoints
+from perpixel.models.panoptic import PanopticFPN, laid_on
+from perpixel.ops.panoptic import Merge
+from perpixel.structures import Batch, Detections, ImageMasks, Keypoints, Stuff
 
 Found = dict[str, np.ndarray]
 
@@ -43,6 +46,8 @@ class Facts:
         smallest: pixels of either side at least.
         keypoint_names: of the keypoints, if the file predicts any.
         skeleton: pairs of them that a limb joins in pictures, counted from 0.
+        stuff: the classes without objects, if the file tells them.
+        merge: how objects and stuff then share the pixels.
         version: of the library that wrote the file.
     """
 
@@ -58,11 +63,13 @@ class Facts:
     smallest: int = 1
     keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    stuff: Stuff = field(default_factory=Stuff)
+    merge: Merge = field(default_factory=Merge)
     version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
         """Name -> JSON."""
-        return {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
+        return {name: json.dumps(value) for name, value in to_dict(self).items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "Facts":
@@ -84,15 +91,19 @@ def facts_of(checkpoint: Checkpoint, size: tuple[int, int] | None = None) -> Fac
     """What a checkpoint's exported file says of itself.
 
     Args:
-        checkpoint: of a detector.
+        checkpoint: of a detector, or of a panoptic model around one.
         size: (height, width) of the only input the file takes.
 
     Raises:
-        InputError: the checkpoint's model is no detector.
+        InputError: the checkpoint's model is another.
     """
     recipe = checkpoint.recipe
-    if not isinstance(recipe.model, DetectorConfig):
-        raise InputError(f"{checkpoint.path}: only detectors are exported, not {type(recipe.model).__name__}")
+    panoptic = recipe.model if isinstance(recipe.model, PanopticFPN) else None
+    model = recipe.model if panoptic is None else panoptic.detector
+    if not isinstance(model, DetectorConfig):
+        raise InputError(
+            f"{checkpoint.path}: a {type(model).__name__} is not exported: only detectors are, alone or under a semantic branch"
+        )
     return Facts(
         recipe.name,
         checkpoint.class_names,
@@ -100,11 +111,13 @@ def facts_of(checkpoint: Checkpoint, size: tuple[int, int] | None = None) -> Fac
         recipe.data.test.short_side,
         recipe.data.test.max_side,
         size,
-        recipe.model.pixels.mean,
-        recipe.model.selection.threshold,
-        recipe.model.selection.keep,
-        keypoint_names=recipe.model.keypoint_names(),
+        model.pixels.mean,
+        model.selection.threshold,
+        model.selection.keep,
+        keypoint_names=model.keypoint_names(),
         skeleton=checkpoint.skeleton,
+        stuff=Stuff() if panoptic is None else checkpoint.stuff,
+        merge=Merge() if panoptic is None else panoptic.merge,
     )
 
 
@@ -224,6 +237,7 @@ class ExportedPredictor(AnyPredictor):
             TestSize(facts.short_side, facts.max_side),
             1,
             facts.category_ids,
+            stuff=facts.stuff,
             keypoint_names=facts.keypoint_names,
             skeleton=facts.skeleton,
         )
@@ -243,13 +257,27 @@ class ExportedPredictor(AnyPredictor):
     def detect(self, batch: Batch, score: float) -> list[Detections]:
         """One run for all images of a size."""
         found: list[Detections | None] = [None] * len(batch)
+        # Objects below the score asked for may still own pixels.
+        score = min(score, self.file.facts.merge.score) if self.stuff else score
         for size in dict.fromkeys(batch.sizes):
             rows = [row for row, other in enumerate(batch.sizes) if other == size]
             height, width = self.file.facts.size or size
             images = batch.images[rows, :, :height, :width].float().contiguous()
-            for row, one in zip(rows, split(self.file.run(images.numpy(), score), len(rows), size), strict=True):
-                found[row] = one
+            values = self.file.run(images.numpy(), score)
+            maps = values.pop("stuff") if self.stuff else None
+            for place, (row, one) in enumerate(zip(rows, split(values, len(rows), size), strict=True)):
+                found[row] = (
+                    one if maps is None else self.segmented(one, maps[place], (batch.originals or batch.sizes)[row])
+                )
         return [one for one in found if one is not None]
+
+    def segmented(self, found: Detections, stuff: np.ndarray, original_size: tuple[int, int]) -> Detections:
+        """The same detections with the segments of the photo, whose stuff is that of the nearest pixel of the input."""
+        height, width = found.size
+        there = torch.from_numpy(np.ascontiguousarray(stuff[:height, :width]))[None, None]
+        nearest = functional.interpolate(there, size=original_size, mode="nearest-exact")[0, 0].long()
+        facts = self.file.facts
+        return replace(found, segments=laid_on(nearest, found, len(facts.class_names), facts.merge))
 
 
 def split(found: Found, images: int, size: tuple[int, int]) -> list[Detections]:

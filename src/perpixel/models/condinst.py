@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perpixel.errors import InputError
@@ -23,7 +23,7 @@ from perpixel.ops.locations import grid_points
 from perpixel.ops.losses import dice_loss, focal_loss
 from perpixel.ops.masks import aligned_bilinear
 from perpixel.ops.reduce import mean_over_ranks
-from perpixel.ops.sampling import conv_at, patches_at, portions
+from perpixel.ops.sampling import conv_at, in_portions, patches_at
 from perpixel.structures import Batch, Candidates, DenseOutputs, ImageMasks, Matches, Targets
 
 CHUNK_BYTES = 8 * 2**20
@@ -135,12 +135,13 @@ class CondInstHead(InstanceHead):
         )
         # What the layers of one candidate hold, and its input where images differ.
         each = filters.element_size() * inputs[0, 0].numel() * sum(self.channels)
-        parts = []
-        for rows in portions(candidates, max(1, CHUNK_BYTES // each)):
+
+        def some(rows: Int[Tensor, " m"]) -> Float[Tensor, "m h w"]:
             own = maps_of_images(inputs, candidates.image[rows])
             small = apply_filters(own, [(weight[rows], bias[rows]) for weight, bias in layers])
-            parts.append(aligned_bilinear(small, self.config.upsampling)[:, 0])
-        return torch.cat(parts)
+            return aligned_bilinear(small, self.config.upsampling)[:, 0]
+
+        return in_portions(candidates, max(1, CHUNK_BYTES // each), some)
 
     def coordinates(
         self, candidates: Candidates, features: Float[Tensor, "b c h w"]

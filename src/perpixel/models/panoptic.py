@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from perpixel.errors import InputError
@@ -103,11 +103,17 @@ class PanopticModel(Model):
             raise InputError(
                 "a panoptic model needs masks, and this instance head predicts none: change model.detector.instance.kind"
             )
-        stuff = class_map(logits, self.branch.stride, found.size, original_size)
-        height, width = (new / old for new, old in zip(original_size, found.size, strict=True))
-        boxes = found.boxes.float() * found.boxes.new_tensor([width, height, width, height])
-        masks = windows(found.masks, boxes, found.size, original_size)
-        return merge(masks, found.labels, found.scores, stuff, self.things, self.rule)
+        return laid_on(class_map(logits, self.branch.stride, found.size, original_size), found, self.things, self.rule)
+
+
+def laid_on(stuff: Int[Tensor, "h w"], found: Detections, things: int, rule: Merge) -> Segments:
+    """The segments of a photo: the objects found, the best first, on its map of stuff (see `perpixel.ops.panoptic.merge`)."""
+    assert found.masks is not None
+    original_size = (stuff.shape[0], stuff.shape[1])
+    height, width = (new / old for new, old in zip(original_size, found.size, strict=True))
+    boxes = found.boxes.float() * found.boxes.new_tensor([width, height, width, height])
+    masks = windows(found.masks, boxes, found.size, original_size)
+    return merge(masks, found.labels, found.scores, stuff, things, rule)
 
 
 def stuff_loss(logits: Float[Tensor, "b k h w"], targets: Sequence[Targets], stride: int) -> Float[Tensor, ""]:

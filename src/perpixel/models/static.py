@@ -1,4 +1,4 @@
-"""A detector as one graph from pixels to boxes, scores, classes, masks and keypoints: the form that is exported.
+"""A detector as one graph from pixels to boxes, scores, classes, masks, keypoints and stuff: the form that is exported.
 
 `Detector.predict` chooses detections image by image, with shapes that depend on what is in the image. Here the same choice is
 made for the whole batch at once, without a loop over images, so that one file serves any batch size: the best locations of each
@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torchvision.ops import nms
 
 from perpixel.models.candidates import Selection, candidates_at
 from perpixel.models.detector import Detector
 from perpixel.models.duplicates import KeypointNMS
+from perpixel.models.panoptic import PanopticModel
 from perpixel.ops.boxes import clip_boxes
 from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.masks import probabilities_in_input
@@ -30,15 +31,15 @@ DIVISOR = 32
 
 
 class StaticDetector(nn.Module):
-    """A detector's inference as one graph.
+    """The inference of a detector, or of a panoptic model around one, as one graph.
 
     Args:
-        detector: its weights are shared, not copied.
+        model: its weights are shared, not copied.
     """
 
-    def __init__(self, detector: Detector):
+    def __init__(self, model: Detector | PanopticModel):
         super().__init__()
-        self.detector = detector
+        self.model = model
 
     def forward(self, images: Float[Tensor, "b 3 h w"], score: Float[Tensor, "1"]) -> dict[str, Tensor]:
         """What is in the images: n rows, image by image, best first.
@@ -50,12 +51,14 @@ class StaticDetector(nn.Module):
         Returns:
             boxes (n, 4) xyxy in pixels of `images`, inside them; scores (n,); classes (n,); image (n,): the row of the batch that
             a detection belongs to; and what an instance head adds: masks (n, h, w), probabilities at every pixel of
-            `images`, or keypoints (n, k, 3).
+            `images`, or keypoints (n, k, 3). Of a panoptic model also stuff (b, h, w): the class of every pixel of `images`,
+            0 an object of any class, s + 1 stuff of class s.
         """
-        detector = self.detector
+        panoptic = self.model if isinstance(self.model, PanopticModel) else None
+        detector = detector_of(self.model)
         height, width = images.shape[2:]
         canvas = F.pad(detector.pixels.standardize(images), (0, _up(width) - width, 0, _up(height) - height))
-        outputs, dense = detector(canvas)
+        outputs, dense, *of_stuff = self.model(canvas)
         entering = enter(detector.selection, outputs, height, width, score)
         size, classes = (images.shape[0], height, width), outputs.logits.shape[2]
         if isinstance(detector.duplicates, KeypointNMS):
@@ -68,11 +71,26 @@ class StaticDetector(nn.Module):
         assert found.scores is not None
         boxes = clip_boxes(found.boxes, (height, width))
         result = {"boxes": boxes, "scores": found.scores, "classes": found.labels, "image": found.image}
-        if more is None:
-            return result
         if isinstance(more, Keypoints):
-            return result | {"keypoints": more.values}
-        return result | {"masks": probabilities_in_input(more, found.boxes, (height, width))}
+            result["keypoints"] = more.values
+        elif more is not None:
+            result["masks"] = probabilities_in_input(more, found.boxes, (height, width))
+        if panoptic is not None:
+            result["stuff"] = classes_of_pixels(of_stuff[0], panoptic.branch.stride, height, width)
+        return result
+
+
+def detector_of(model: Detector | PanopticModel) -> Detector:
+    """The model itself, or the detector that a panoptic model is made around."""
+    return model.detector if isinstance(model, PanopticModel) else model
+
+
+def classes_of_pixels(
+    logits: Float[Tensor, "b k h4 w4"], stride: int, height: int, width: int
+) -> UInt8[Tensor, "b h w"]:
+    """The class of largest logit at every pixel of the input inside the padding, the logits enlarged as in `class_map`."""
+    large = F.interpolate(logits.float(), scale_factor=stride, mode="bilinear", align_corners=False)
+    return large[:, :, :height, :width].argmax(dim=1).to(torch.uint8)
 
 
 def _up(pixels: int) -> int:

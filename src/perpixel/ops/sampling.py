@@ -1,6 +1,6 @@
 """Features at candidates only: what keeps per-instance work off the dense maps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,21 @@ def conv_at(
 ) -> Float[Tensor, "n out"]:
     """What a convolution with `weight` gives at the middle of each patch: one matrix product, in the weight's precision."""
     return F.linear(patches.flatten(1).to(weight.dtype), weight.flatten(1), bias)
+
+
+def in_portions(
+    candidates: Candidates, at_once: int, work: Callable[[Int[Tensor, " _"]], Float[Tensor, "_ ..."]]
+) -> Float[Tensor, "n ..."]:
+    """What `work` gives for the candidates' row numbers, at most `at_once` together; without gradients the result exists once."""
+    first, *others = portions(candidates, at_once)
+    values = work(first)
+    if not others or torch.is_grad_enabled():
+        return torch.cat([values, *map(work, others)]) if others else values
+    result = values.new_empty((candidates.image.shape[0], *values.shape[1:]))
+    result[first] = values
+    for rows in others:
+        result[rows] = work(rows)
+    return result
 
 
 def portions(candidates: Candidates, at_once: int) -> tuple[Int[Tensor, " _"], ...]:
