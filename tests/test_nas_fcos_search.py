@@ -15,7 +15,7 @@ from perpixel.models.fcos import FCOS
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.cells import NAS_FCOS_PYRAMID, SearchedFPN
 from perpixel.nn.head_cells import NAS_FCOS_HEAD
-from perpixel.search.detector_proxy import Budget, DetectorProxy, ProxyTraining, cached_maps
+from perpixel.search.detector_proxy import Budget, DetectorProxy, DetectorProxyTraining, cached_maps
 from perpixel.search.ppo import PPO
 from perpixel.search.runner import run_search
 from perpixel.search.space import answer
@@ -31,7 +31,7 @@ TINY = NasFCOSSearch(
         head=FCOS(class_convs=1, box_convs=1, initial_distance=1.0),
     ),
     data=DataConfig(train="shapes:6:0", augment=Augment((64,), 10_000, crop_size=64)),
-    training=ProxyTraining(steps=2, batch_size=4),
+    training=DetectorProxyTraining(steps=2, batch_size=4),
 )
 
 
@@ -99,7 +99,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone():
     before = [p.clone() for p in proxy.model.backbone.parameters()]
     proxy.model.eval()
     at_first = proxy.loss()
-    proxy.train(ProxyTraining(steps=30, batch_size=4, learning_rate=3e-3))
+    proxy.train(DetectorProxyTraining(steps=30, batch_size=4, learning_rate=3e-3))
     assert proxy.loss() < at_first
     assert all(torch.equal(a, b) for a, b in zip(before, proxy.model.backbone.parameters(), strict=True))
     assert 0 <= proxy.average_precision() <= 1

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import fcos_resnet50_fpn
 
 from perpixel import __version__
 from perpixel.data.settings import TestSize
 from perpixel.engine.bar import counting_bar
+from perpixel.engine.cost import flop_counter
 from perpixel.engine.predict import AnyPredictor, Predictor
 from perpixel.engine.sources import Frame
 
@@ -229,8 +229,7 @@ def _row(subject: Subject, objects: int, mine: list[dict[str, float]], first: li
 def _gflop(subject: Subject) -> float | None:
     if not subject.network:
         return None
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with flop_counter() as counter:
         subject.find()
     return counter.get_total_flops() / 1e9
 

@@ -48,7 +48,7 @@ def cost_of(config: ModelConfig, size: tuple[int, int]) -> list[Cost]:
     """
     height, width = (math.ceil(side / 32) * 32 for side in size)
     model = without_pretrained(config).build(CLASSES, STUFF).eval().to("meta")
-    counter = FlopCounterMode(display=False, custom_mapping=DEFORMABLE)
+    counter = flop_counter()
     with torch.no_grad(), counter:
         model(torch.empty((1, 3, height, width), device="meta"))
     flops = {str(name): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
@@ -94,5 +94,6 @@ def _deformable(
     return 2 * batch * height * width * math.prod(weight)
 
 
-DEFORMABLE = {torch.ops.torchvision.deform_conv2d: _deformable}
-"""What PyTorch's counter does not know."""
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter, which takes 2 for a multiply-add, told of deformable convolutions."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable})

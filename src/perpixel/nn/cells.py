@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from perpixel.errors import InputError
 from perpixel.nn.aggregations import ConcatReduce
-from perpixel.nn.decoder import resized, same_size
 from perpixel.nn.deform import DeformConv2d
 from perpixel.nn.fpn import Maps, Neck, NeckConfig
+from perpixel.nn.layers import resized, same_size
 from perpixel.nn.operations import Norm, build_operation, conv_unit
 
 PyramidOperation = Literal["sep3", "sep3_rate3", "sep5_rate6", "skip", "deform3"]

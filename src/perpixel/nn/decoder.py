@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perpixel.nn.layers import same_size
 from perpixel.nn.operations import DECODER_OPERATIONS, Operation, build_operation, conv_unit
 
 ENCODER_STRIDES = (4, 8, 16, 32)
@@ -167,14 +168,3 @@ class Decoder(nn.Module):
             pool.append(merge(pool[a], pool[b]))
         last = same_size([pool[node] for node in self.outputs])
         return self.reduce(torch.cat(last, dim=1)), pool[ENCODER_MAPS:]
-
-
-def same_size(maps: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ h w"]]:
-    """Maps enlarged bilinearly to the largest one's height and width."""
-    height, width = max(one.shape[2] for one in maps), max(one.shape[3] for one in maps)
-    return [resized(one, (height, width)) for one in maps]
-
-
-def resized(x: Float[Tensor, "b c _ _"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """A map brought to (height, width) bilinearly; as it is where it fits."""
-    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)

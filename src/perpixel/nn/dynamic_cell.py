@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perpixel.nn.aggregations import AGGREGATIONS, Aggregation, build_aggregation
-from perpixel.nn.decoder import resized, same_size, unused
+from perpixel.nn.decoder import unused
+from perpixel.nn.layers import resized, same_size
 from perpixel.nn.operations import CELL_OPERATIONS, Operation, build_operation, conv_unit
 
 CELL_INPUTS = ("previous layer 4", "previous dec", "layer 2", "layer 3", "layer 4")

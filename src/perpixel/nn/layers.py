@@ -1,9 +1,11 @@
 """Small layers that several methods share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
@@ -107,3 +109,14 @@ def head_conv(channels: int, out: int, bias: float = 0.0) -> nn.Conv2d:
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # pyright: ignore[reportArgumentType]
     return conv
+
+
+def same_size(maps: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ h w"]]:
+    """Maps enlarged bilinearly to the largest one's height and width."""
+    height, width = max(one.shape[2] for one in maps), max(one.shape[3] for one in maps)
+    return [resized(one, (height, width)) for one in maps]
+
+
+def resized(x: Float[Tensor, "b c _ _"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    """A map brought to (height, width) bilinearly; as it is where it fits."""
+    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -27,21 +27,7 @@ Operation = Literal[
 """A convolution of side 1, 3 or 5 (sep: two separable ones; deform: at learned offsets) at a dilation rate; pool: the mean of the
 whole map, then a 1x1 convolution; skip: the input; none: zeros."""
 
-DECODER_OPERATIONS: tuple[Operation, ...] = (
-    *(
-        "conv1",
-        "conv3",
-        "sep3",
-        "sep5",
-        "pool",
-        "conv3_rate3",
-        "conv3_rate12",
-        "sep3_rate3",
-        "sep5_rate6",
-        "skip",
-        "none",
-    ),
-)
+DECODER_OPERATIONS: tuple[Operation, ...] = get_args(Operation)[:11]
 """What static decoders choose from (Nekrasov et al., CVPR 2019); places are the numbers of its notation."""
 
 CELL_OPERATIONS: tuple[Operation, ...] = ("sep3", "pool", "sep3_rate3", "sep5_rate6", "skip", "deform3")

@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from perpixel.data.loader import train_batches
 from perpixel.data.open import open_dataset
 from perpixel.data.settings import DataConfig
 from perpixel.engine.average import averaged
-from perpixel.engine.cost import DEFORMABLE
+from perpixel.engine.cost import flop_counter
 from perpixel.engine.metrics import coco_metrics
 from perpixel.models.detector import Detector, DetectorConfig
 from perpixel.models.heads import Losses
@@ -28,7 +27,7 @@ from perpixel.structures import Batch, Detections, pad_images
 
 
 @dataclass(frozen=True)
-class ProxyTraining:
+class DetectorProxyTraining:
     """How long and how fast a trial learns.
 
     Attributes:
@@ -118,7 +117,7 @@ class DetectorProxy:
         self.model: Detector = model.to(cached.train.device)
         self.judged: Detector = self.model
 
-    def train(self, training: ProxyTraining) -> None:
+    def train(self, training: DetectorProxyTraining) -> None:
         """Learns on meta-train; what is judged from then on is the moving average."""
         learning = [*self.model.neck.parameters(), *self.model.box_head.parameters()]
         optimizer = torch.optim.Adam(learning, lr=training.learning_rate)
@@ -161,7 +160,7 @@ class DetectorProxy:
 
     def multiply_adds(self) -> int:
         """Of neck and head, for one image of the proxy's size."""
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=DEFORMABLE) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             self._decode()
         return counter.get_total_flops() // 2
 

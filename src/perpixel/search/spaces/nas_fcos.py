@@ -22,7 +22,7 @@ from perpixel.nn.cells import (
 )
 from perpixel.nn.head_cells import HEAD_LAYERS, HEAD_OPERATIONS, HeadGenotype
 from perpixel.ops.assign import LevelRanges
-from perpixel.search.detector_proxy import Budget, DetectorProxy, ProxyTraining, cached_maps
+from perpixel.search.detector_proxy import Budget, DetectorProxy, DetectorProxyTraining, cached_maps
 from perpixel.search.early_stop import EarlyStop
 from perpixel.search.graph import Graph, Node
 from perpixel.search.settings import Search
@@ -114,7 +114,7 @@ class NasFCOSReward:
 
     model: DetectorConfig
     data: DataConfig
-    training: ProxyTraining
+    training: DetectorProxyTraining
     judged_by: Literal["loss", "ap"]
     worst: float
     budget: Budget | None
@@ -174,7 +174,7 @@ class NasFCOSSearch(Search):
     pyramid: Path | None = None
     model: DetectorConfig = field(default_factory=lambda: PROXY_DETECTOR)
     data: DataConfig = field(default_factory=lambda: DataConfig(augment=Augment((384,), 10_000, crop_size=384)))
-    training: ProxyTraining = field(default_factory=ProxyTraining)
+    training: DetectorProxyTraining = field(default_factory=DetectorProxyTraining)
     early_stop: EarlyStop | None = None
     judged_by: Literal["loss", "ap"] = "loss"
     worst: float = 10.0
