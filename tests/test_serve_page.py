@@ -52,7 +52,7 @@ def page(browser, address):
 
 def upload(page, file=FILE):
     page.set_input_files("#file", file)
-    page.wait_for_selector(".view", timeout=15_000)
+    page.wait_for_selector(".view", timeout=60_000)
 
 
 def kept(page, button: str) -> bytes:
@@ -137,6 +137,24 @@ def test_a_broken_file(page):
     assert page.locator(".view").count() == 0
     upload(page)  # and the page goes on
     assert not page.is_visible("#error")
+
+
+def test_a_photo_chosen_before_the_models_are_known(browser, address):
+    """It waits for them, and is answered."""
+    context = browser.new_context()
+    opened = context.new_page()
+    late = []
+
+    def keep(route):
+        late.append(route)
+
+    opened.route("**/api/models", keep)
+    opened.goto(address)
+    opened.set_input_files("#file", FILE)
+    opened.wait_for_function("document.getElementById('file').value === ''")
+    late[0].continue_()
+    opened.wait_for_selector(".view")
+    context.close()
 
 
 def test_phone_and_dark(browser, address):

@@ -41,6 +41,7 @@ async function start() {
     find("token-form").hidden = true;
     fail("");
     fillChoices();
+    predict(); // a photo may have been chosen before the models were known
     await fillSamples(known.samples);
   } catch (error) {
     fail(error.message);
