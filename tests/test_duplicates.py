@@ -192,10 +192,10 @@ def test_settings_that_do_not_fit_together():
 
 
 def test_it_learns_without_boxes():
-    """A triangle and a disc: one sure detection each, masks that overlap by more than 0.85, a box around the disc by more than 0.85.
+    """A triangle and a disc: one sure detection each, masks that overlap by more than 0.85, the disc's box by more than 0.85.
 
-    The triangle's box is not judged: it ends at the mask's thinnest tip, where a mask of stride 4 loses pixels that its overlap hardly
-    feels (0.87 to 0.90 over three seeds) and its box does (0.67 to 0.78).
+    The triangle's box is not judged: it ends at the mask's thinnest tip, where a mask of stride 4 loses pixels that its overlap
+    hardly feels (0.87 to 0.90 over three seeds) and its box does (0.67 to 0.78).
     Without suppression many locations are sure of either: those that fell.
     """
     torch.manual_seed(0)
