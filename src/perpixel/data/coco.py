@@ -10,6 +10,7 @@ import hotcoco.mask
 import numpy as np
 
 from perpixel.data.dataset import box_fault
+from perpixel.data.extras import Extras
 from perpixel.data.json_stream import members
 from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
@@ -19,7 +20,12 @@ _NUMBERS = frozenset((int, float))
 
 
 def read_coco(
-    path: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, skip_bad: bool = False
+    path: Path,
+    images: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    extras: Extras | None = None,
 ) -> TableDataset:
     """The data set that a COCO ground-truth file describes.
 
@@ -31,13 +37,14 @@ def read_coco(
         images: the folder of the images; None looks for it near the file.
         classes: the classes of the training set, to open an evaluation set with the same labels.
         skip_bad: leave out bad images and annotations and list them, instead of ending at the first.
+        extras: collects the fields that are not read.
 
     Raises:
         InputError: names the file, the entry and the field.
     """
     reader = CocoReader(path, Faults(skip_bad))
     for member, items in members(path):
-        reader.take(member, items)
+        reader.take(member, items if extras is None else extras.noting_coco(member, items))
     return reader.dataset(images, classes)
 
 

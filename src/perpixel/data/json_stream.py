@@ -31,14 +31,26 @@ def members(path: Path) -> Iterator[tuple[str, Iterator[Any]]]:
     while cursor.peek() != "}":
         name = cursor.value()
         cursor.expect(":")
-        yield name, _items(cursor)
+        yield name, _items(cursor) if cursor.peek() == "[" else Single(cursor.value())
         cursor.separator("}")
 
 
+class Single(Iterator[Any]):
+    """The value of a member that is no list, as its one item.
+
+    Attributes:
+        value: the value.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._left = iter((value,))
+
+    def __next__(self) -> Any:
+        return next(self._left)
+
+
 def _items(cursor: "_Cursor") -> Iterator[Any]:
-    if cursor.peek() != "[":
-        yield cursor.value()
-        return
     cursor.step()
     while cursor.peek() != "]":
         yield from cursor.block()

@@ -4,6 +4,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy import ndarray
 from PIL import Image as Pillow
 
 from perpixel.data.dataset import box_fault
+from perpixel.data.extras import Extras, element_value, from_text
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
@@ -23,6 +25,8 @@ _ANNOTATIONS, _IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
 _MASKS = "SegmentationObject"
 _BORDER = 255
 """VOC's mark around objects where it is not said whose a pixel is."""
+_READ_OF_IMAGES = frozenset(("folder", "filename", "size", "segmented", "object", "attributes"))
+_READ_OF_OBJECTS = frozenset(("name", "difficult", "bndbox", "attributes"))
 _LEAST_OVERLAP = 0.3
 """Between a box and the extent of a mask that are taken for the same object; masks are smaller by VOC's border."""
 
@@ -38,7 +42,12 @@ def voc_root(source: Path) -> Path | None:
 
 
 def read_voc(
-    source: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, skip_bad: bool = False
+    source: Path,
+    images: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    extras: Extras | None = None,
 ) -> TableDataset:
     """The data set of a VOC folder, or of the names in one of its split files.
 
@@ -52,6 +61,7 @@ def read_voc(
         images: the folder of the images; None means JPEGImages/ or images/ beside the annotations.
         classes: the classes of the training set.
         skip_bad: leave out bad images and objects and list them.
+        extras: collects the elements that are not read.
 
     Raises:
         InputError: names the xml file, the object and the field.
@@ -63,7 +73,7 @@ def read_voc(
     folder = images or _first_folder(root, _IMAGES)
     if folder is None:
         raise InputError(f"{root}: there is no folder JPEGImages or images; name it with images=…")
-    reader = _Reader(annotations, folder, root / _MASKS, Faults(skip_bad))
+    reader = _Reader(annotations, folder, root / _MASKS, Faults(skip_bad), extras)
     for stem in _stems(source, annotations):
         reader.read(stem)
     return reader.dataset(str(source), classes)
@@ -83,8 +93,11 @@ class _BadObject(Exception):
 
 
 class _Reader:
-    def __init__(self, annotations: Path, folder: Path, masks: Path, faults: Faults) -> None:
+    def __init__(
+        self, annotations: Path, folder: Path, masks: Path, faults: Faults, extras: Extras | None = None
+    ) -> None:
         self.annotations, self.folder, self.masks, self.faults = annotations, folder, masks, faults
+        self.extras = extras
         self.table = TableBuilder()
         self.names: list[str] = []
         self.files = {}
@@ -115,11 +128,14 @@ class _Reader:
         except InputError as error:
             return self.faults.report(f"{error}, with its {len(objects)} objects left out")
         row = self.table.add_image(stem, file, size)
-        found = []
+        if self.extras is not None:
+            self.extras.note_image(stem, _extra(root, _READ_OF_IMAGES), [child.tag for child in root])
+        found, entries = [], []
         for number, entry in enumerate(objects, start=1):
             name = (entry.findtext("name") or "").strip()
             try:
                 found.append((name, _box(name, entry, size), (entry.findtext("difficult") or "").strip() == "1"))
+                entries.append(entry)
             except _BadObject as fault:
                 self.faults.report(f"{path}: object {number} ({entry.findtext('name')}): {fault}")
         codes: list[bytes] = [b""] * len(found)
@@ -127,8 +143,11 @@ class _Reader:
             codes = mask_codes(self.masks / f"{stem}.png", size, [box for _, box, _ in found])
         except InputError as error:
             self.faults.report(f"{error}; the {len(found)} masks of the image are left out")
-        for (name, box, difficult), code in zip(found, codes, strict=True):
-            self.table.add_object(row, len(self.table) + 1, len(self.names), box, crowd=difficult, code=code)
+        for (name, box, difficult), code, entry in zip(found, codes, entries, strict=True):
+            number = len(self.table) + 1
+            self.table.add_object(row, number, len(self.names), box, crowd=difficult, code=code)
+            if self.extras is not None:
+                self.extras.note_object(number, _extra(entry, _READ_OF_OBJECTS), [child.tag for child in entry])
             self.names.append(name)
         return None
 
@@ -145,6 +164,15 @@ class _Reader:
         for row, name in enumerate(self.names):
             self.table.labels[row] = label[name]
         return TableDataset(source, self.table, self.folder, names, category_ids, (), self.faults.skipped)
+
+
+def _extra(entry: ElementTree.Element, read: frozenset[str]) -> dict[str, Any]:
+    """The elements that are not read, and the attributes that CVAT and its like write as pairs of name and value."""
+    extra = element_value(entry) if len(entry) else {}
+    extra = {name: value for name, value in extra.items() if name not in read}
+    for attribute in entry.findall("attributes/attribute"):
+        extra[attribute.findtext("name") or ""] = from_text(attribute.findtext("value"))
+    return extra
 
 
 def _box(name: str, entry: ElementTree.Element, size: tuple[int, int]) -> array:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from perpixel.data.dataset import box_fault
+from perpixel.data.extras import Extras
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.data.text import read_text, read_yaml
 from perpixel.errors import InputError
+
+_READ = frozenset(("names", "nc", "path", "train", "val", "test", "kpt_shape", "kpt_names", "flip_idx"))
 
 
 def read_yolo(
@@ -21,6 +24,7 @@ def read_yolo(
     *,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
+    extras: Extras | None = None,
 ) -> TableDataset:
     """The data set of one split of a data.yaml, or of a folder with images/ and labels/.
 
@@ -35,12 +39,15 @@ def read_yolo(
         images: the folder of the images; None means what the yaml says, or images/.
         classes: the classes of the training set.
         skip_bad: leave out bad images and lines and list them.
+        extras: collects the settings that are not read; lines of objects hold nothing else.
 
     Raises:
         InputError: names the file, the line and the field.
     """
     settings_file = source if split is not None else _folder_settings(source)
     settings = _settings(settings_file)
+    if extras is not None:
+        extras.whole |= {name: value for name, value in settings.items() if name not in _READ}
     if split is None:
         files = _image_files(images or source / "images")
     elif images is not None:
