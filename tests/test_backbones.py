@@ -257,7 +257,9 @@ def test_weights_of_timm_torchvision_and_detectron2_files_load_alike(tmp_path: P
     )
     save_file(plain, tmp_path / "b.safetensors")
     torch.save({"model": {f"backbone.bottom_up.{k}": v for k, v in detectron2.items()}}, tmp_path / "c.pth")
-    for name in ("a.pth", "b.safetensors", "c.pth"):
+    ours = {f"backbone.body.{k}": v for k, v in plain.items()} | {"box_head.logits.weight": torch.ones(3)}
+    save_file(ours, tmp_path / "d.safetensors")
+    for name in ("a.pth", "b.safetensors", "c.pth", "d.safetensors"):
         loaded = Backbone("resnet26", weights=str(tmp_path / name)).build().body.state_dict()
         assert all(torch.equal(loaded[k], plain[k]) for k in loaded)
 

@@ -309,17 +309,26 @@ def test_state_keeps_the_trials_that_wait_for_others(tmp_path):
     assert same(state, again) and again.learned == 0 and runner.to_try(search, again, {2}) == [0]
 
 
-def test_a_search_whose_trials_all_fail_is_stopped(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "trials", "message"),
+    [
+        (RuntimeError("no data"), 8, "first 8 trials failed, the last with RuntimeError: no data"),
+        (InputError("a.xml: no width"), 1, r"^a.xml: no width \(so said trial 1; "),
+    ],
+)
+def test_a_search_whose_trials_all_fail_is_stopped(monkeypatch, tmp_path, error, trials, message):
+    """At once where the user's input is at fault."""
+
     class Failing(Inline):
         def submit(self, reward, task):
             future: Future[Outcome] = Future()
-            future.set_exception(RuntimeError("no data"))
+            future.set_exception(error)
             return future
 
     monkeypatch.setattr(runner, "worker_of", lambda search: lambda place: Failing())
-    with pytest.raises(InputError, match="first 8 trials failed, the last with RuntimeError: no data"):
+    with pytest.raises(InputError, match=message):
         run_search(searching(), tmp_path / "lost", show=False)
-    assert len(load_run(tmp_path / "lost")[1].finished) == 8
+    assert len(load_run(tmp_path / "lost")[1].finished) == trials
 
 
 def test_folders(inline, tmp_path):

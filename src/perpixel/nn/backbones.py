@@ -56,7 +56,7 @@ class Backbone:
         blur: M, side of the blur between each strided convolution and its stride (BlurConv, thesis 004, eq. 3.4). Not by timm's
             `aa_layer`: that blurs after norm and ReLU, leaves the 1x1 shortcuts as they are, and is there for few networks.
             What reads the image keeps its stride: the thesis blurs "features".
-        weights: "imagenet": timm's; a file's path; None: random.
+        weights: "imagenet": timm's; a file's path, of a backbone or of a checkpoint that has this one; None: random.
     """
 
     name: str = "resnet50"

@@ -42,18 +42,26 @@ def check_available(name: str) -> None:
         raise InputError(f"the weights of {name} cannot be downloaded, for there is no network: {GO_ON}")
 
 
+CHECKPOINT = "backbone.body."
+"""What the names of a backbone's weights start with in a checkpoint of ours."""
+
+
 def load_backbone_file(path: str, wanted: Collection[str]) -> tuple[dict[str, Tensor], bool]:
     """Weights of a plain backbone under timm's names, and whether its batch norms were folded into its convolutions.
 
     Args:
-        path: .pth, .safetensors or .npz in timm's layout, torchvision's (ResNet, MobileNetV2) or detectron2's (ResNet, VoVNet).
-            A folded MobileNetV2 gets batch norms that do nothing but add the bias.
+        path: .pth, .safetensors or .npz in timm's layout, torchvision's (ResNet, MobileNetV2) or detectron2's (ResNet, VoVNet),
+            or a checkpoint of perpixel, whose backbone is taken. A folded MobileNetV2 gets batch norms that
+            do nothing but add the bias.
         wanted: names of the backbone's weights.
 
     Raises:
         InputError: the file cannot be read.
     """
     tensors = read_tensors(path)
+    ours = {name.removeprefix(CHECKPOINT): tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT)}
+    if ours:
+        return ours, False
     tensors = {name.removeprefix("backbone.bottom_up."): tensor for name, tensor in tensors.items()}
     if any(name.startswith("stem.conv1.norm.") for name in tensors):
         return renamed(tensors, DETECTRON2_RESNET)[0], False

@@ -126,8 +126,13 @@ def task_of(search: Search, space: Space[Any], state: SearchState, number: int) 
 
 def _check(state: SearchState) -> None:
     outcomes = [outcome for _, _, outcome in state.finished]
-    if len(outcomes) >= HOPELESS and all(outcome.error is not None for outcome in outcomes):
-        first = (outcomes[-1].error or "").partition("\n")[0]
+    if any(outcome.error is None for outcome in outcomes):
+        return
+    last = (outcomes[-1].error or "").partition("\n")[0]
+    wrong = f"{InputError.__name__}: "  # the user's data or settings: no other trial will do better
+    if last.startswith(wrong):
+        raise InputError(f"{last.removeprefix(wrong)} (so said trial {len(outcomes)}; mend it and start anew)")
+    if len(outcomes) >= HOPELESS:
         raise InputError(
-            f"all of the first {len(outcomes)} trials failed, the last with {first}; mend it and start anew"
+            f"all of the first {len(outcomes)} trials failed, the last with {last}; mend it and start anew"
         )
