@@ -68,8 +68,8 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[tuple[Path, str]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a bash block as words, `&&` and line ends between them."""
-    lines = text.replace("\\\n", " ").splitlines()
+    """The commands of a bash block as words, `&&` and line ends between them, without the file that takes their output."""
+    lines = re.sub(r">>? \S+", "", text.replace("\\\n", " ")).splitlines()
     found = []
     for line in lines:
         words = shlex.split(line, comments=True)

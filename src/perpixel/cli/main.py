@@ -5,8 +5,9 @@ Only the chosen command's module is imported, and it imports torch only when it 
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from perpixel import __version__
 from perpixel.errors import InputError
@@ -28,23 +29,19 @@ COMMANDS = {
     "fit-codes": "fit the codes of masks that MEInst predicts to a data set",
     "benchmark": "time a model, its faster forms and a peer in one run",
     "convert": "turn a checkpoint of another library into one of this library",
+    "doctor": "look whether everything here works, and what is missing",
+    "completion": "print what makes a shell complete commands, options and recipes",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 is success, 2 is bad input said in one sentence, 130 an interruption."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow (`perpixel completion`)
+        from perpixel.cli.completion import answer
+
+        answer(parser_of(COMMANDS))
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    name = next((a for a in arguments if not a.startswith("-")), None)
-    parser = argparse.ArgumentParser(prog="perpixel", description="Instance-level perception by per-pixel prediction.")
-    parser.add_argument("--version", action="version", version=f"perpixel {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error in your input")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command, about in COMMANDS.items():
-        sub = commands.add_parser(command, help=about, description=about[0].upper() + about[1:] + ".")
-        if command == name:
-            module = importlib.import_module(f"perpixel.cli.{command.replace('-', '_')}")
-            module.configure(sub)
-            sub.set_defaults(run=module.run)
+    parser = parser_of([next((a for a in arguments if not a.startswith("-")), "")])
     parsed, rest = parser.parse_known_args(arguments)
     # argparse takes the list of settings in one piece; those that stand after an option come back as the rest.
     if not hasattr(parsed, "settings") or any(r.startswith("-") or "=" not in r for r in rest):
@@ -61,6 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("perpixel: interrupted", file=sys.stderr)
         return 130
+
+
+def parser_of(configured: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of those named in `configured`."""
+    parser = argparse.ArgumentParser(prog="perpixel", description="Instance-level perception by per-pixel prediction.")
+    parser.add_argument("--version", action="version", version=f"perpixel {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error in your input")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, about in COMMANDS.items():
+        sub = commands.add_parser(command, help=about, description=about[0].upper() + about[1:] + ".")
+        if command in configured:
+            module = importlib.import_module(f"perpixel.cli.{command.replace('-', '_')}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return parser
 
 
 if __name__ == "__main__":
