@@ -385,7 +385,7 @@ def test_one_sentence(config: Backbone, message: str):
 
 
 def test_offline_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pretrained, "_hub_answers", lambda: False)
+    monkeypatch.setattr(pretrained, "hub_answers", lambda: False)
     monkeypatch.setattr(pretrained, "_is_cached", lambda hub_id: False)
     with pytest.raises(
         InputError, match=r"resnet50\.tv_in1k .* no network: give model\.backbone\.weights=FILE, or .*=null"

@@ -38,7 +38,7 @@ def check_available(name: str) -> None:
             f"timm's usual weights of {name} are for non-commercial use only ({config.license}): ask for them by their full "
             f"name, model.backbone.name={name}.{config.tag}, or {GO_ON}"
         )
-    if config.hf_hub_id and not _is_cached(config.hf_hub_id) and not _hub_answers():
+    if config.hf_hub_id and not _is_cached(config.hf_hub_id) and not hub_answers():
         raise InputError(f"the weights of {name} cannot be downloaded, for there is no network: {GO_ON}")
 
 
@@ -122,7 +122,7 @@ def _is_cached(hub_id: str) -> bool:
     return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub's name resolves: without it the client would retry for a minute. A proxy resolves names itself."""
     if constants.HF_HUB_OFFLINE:
         return False
