@@ -8,15 +8,16 @@ found.plot().show()
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Instances", "load", "predict", "recipes"]
+__all__ = ["Instances", "from_pretrained", "load", "predict", "recipes"]
 
 if TYPE_CHECKING:
     from perpixel import recipes
     from perpixel.engine.instances import Instances
-    from perpixel.engine.load import load, predict
+    from perpixel.engine.load import from_pretrained, load, predict
 
 _HOMES = {
     "Instances": "perpixel.engine.instances",
+    "from_pretrained": "perpixel.engine.load",
     "load": "perpixel.engine.load",
     "predict": "perpixel.engine.load",
 }

@@ -27,6 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of the processor (default: PyTorch's own choice)")
     parser.add_argument("--rounds", type=int, default=10, help="repetitions of each (default: 10)")
     parser.add_argument("--score", type=float, default=0.05, help="smallest score kept (default: 0.05)")
+    parser.add_argument(
+        "--weights",
+        choices=("published", "fresh"),
+        default="fresh",
+        help="of recipes (default: fresh, since time hardly depends on them); published ones are downloaded",
+    )
     parser.add_argument("--json", type=Path, help="file for the numbers")
     add_device(parser)
 
@@ -58,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         asked = (
             (arguments.settings, arguments.fast) if peer == arguments.subject else ([], _levels(peer, arguments.fast))
         )
-        for name, predictor in _predictors(peer, *asked, device, arguments.device is not None):
+        fresh = arguments.weights == "fresh"
+        for name, predictor in _predictors(peer, *asked, device, arguments.device is not None, fresh):
             print(f"{name}: {predictor.speed}")
             subjects.append(Ours(name, predictor, picture, arguments.score))
     report = measure(subjects, tuple(arguments.size), arguments.rounds)
@@ -84,14 +91,15 @@ def _levels(peer: str, levels: list[str] | None) -> list[str] | None:
     return None if is_exported(peer) else levels
 
 
-def _predictors(subject: str, settings: list[str], levels: list[str] | None, device, chosen: bool):
-    """Name and predictor of each level of a recipe or a file; `chosen`: the user named the device."""
+def _predictors(subject: str, settings: list[str], levels: list[str] | None, device, chosen: bool, fresh: bool):
+    """Name and predictor of each level of a subject; `chosen`: the user named the device; `fresh`: recipes have fresh weights."""
     import torch
 
     from perpixel.engine.benchmark import spread_logits
     from perpixel.engine.exported import is_exported
     from perpixel.engine.load import load
     from perpixel.engine.predict import Predictor
+    from perpixel.engine.weights import is_named
     from perpixel.models.heads import BoxHead
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
@@ -106,7 +114,7 @@ def _predictors(subject: str, settings: list[str], levels: list[str] | None, dev
         raise InputError(
             f"--vs {subject}: only what runs in the same process can be compared; give a recipe or a model's file"
         )
-    if Path(subject).suffix == ".safetensors":
+    if Path(subject).suffix == ".safetensors" or subject.startswith("hf:") or (is_named(subject) and not fresh):
         if settings:
             raise InputError(f"{subject} holds its own settings: leave {settings[0]} out")
         plain = load(subject, device, optimize="off")

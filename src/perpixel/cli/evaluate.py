@@ -8,7 +8,7 @@ from perpixel.cli.settings import add_device, add_settings, add_skip_bad, chosen
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("checkpoint", help="a .safetensors file of perpixel")
+    parser.add_argument("checkpoint", help="a .safetensors file of perpixel, or a name of `perpixel list --weights`")
     add_settings(parser)
     add_skip_bad(parser)
     parser.add_argument("--out", type=Path, help="folder for metrics.json, results.json and gallery.html")

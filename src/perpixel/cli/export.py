@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "source", help="a .safetensors file of perpixel; or a recipe, with fresh weights: to measure time"
+        "source",
+        help="a .safetensors file of perpixel, a name of `perpixel list --weights`, hf:OWNER/NAME; or another recipe, with fresh "
+        "weights: to measure time",
     )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings, such as model.selection.keep=20")
     parser.add_argument(
@@ -37,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PHOTOS",
         help="compute convolutions in 8 bits, calibrated on the photos of this folder (.onnx, .xml)",
     )
+    parser.add_argument(
+        "--weights",
+        choices=("published", "fresh"),
+        default="published",
+        help="of a recipe that has published ones (default: published); fresh ones are good for measuring time alone",
+    )
     parser.add_argument("--device", default="cpu", help="what a .pt2 file is compiled for (default: cpu)")
 
 
@@ -50,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.size is not None and min(arguments.size) < 32:
         raise InputError("--size: height and width are at least 32 pixels")
-    checkpoint = source_of(arguments.source, arguments.settings)
+    checkpoint = source_of(arguments.source, arguments.settings, arguments.weights == "fresh")
     model = build_model(checkpoint)
     facts = facts_of(checkpoint, None if arguments.size is None else tuple(arguments.size))
     print("tracing takes a minute or more", flush=True)
@@ -62,17 +70,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def source_of(source: str, settings: Sequence[str]) -> "Checkpoint":
-    """The checkpoint of that name, or one made of a recipe's fresh weights for 80 classes; with these settings."""
+def source_of(source: str, settings: Sequence[str], fresh: bool = False) -> "Checkpoint":
+    """The checkpoint of that name, or one made of a recipe's fresh weights for 80 classes; with these settings.
+
+    Args:
+        source: a file, a name of weights, or a recipe.
+        settings: changes to the recipe.
+        fresh: whether a recipe gets fresh weights even where there are published ones.
+    """
     from dataclasses import replace
 
-    from perpixel.engine.checkpoint import Checkpoint, load_checkpoint
+    from perpixel.engine.checkpoint import Checkpoint
+    from perpixel.engine.weights import is_named, open_checkpoint
     from perpixel.nn.backbones import without_pretrained
     from perpixel.recipes import get_recipe
     from perpixel.structures import Stuff
 
-    if source.endswith(".safetensors") or Path(source).exists():
-        checkpoint = load_checkpoint(source)
+    if source.endswith(".safetensors") or Path(source).exists() or (is_named(source) and not fresh):
+        checkpoint = open_checkpoint(source)
         return replace(checkpoint, recipe=with_settings(checkpoint.recipe, settings))
     recipe = with_settings(get_recipe(source), settings)
     names = tuple(f"class {number}" for number in range(1, 81))

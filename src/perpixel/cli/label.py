@@ -23,7 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a trained model, or OpenCV's GrabCut, which needs no training (default: boxinst)",
     )
     parser.add_argument("--train", action="store_true", help="train a model on these boxes first")
-    parser.add_argument("--checkpoint", type=Path, help="a trained model with masks, instead of --train")
+    parser.add_argument(
+        "--checkpoint", help="a trained model with masks, instead of --train; published weights by their name too"
+    )
     parser.add_argument(
         "--recipe", default="boxinst_mobilenetv2", help="what --train trains (default: boxinst_mobilenetv2)"
     )
@@ -70,8 +72,8 @@ def _masker(arguments: argparse.Namespace) -> "Masker | None":
     """The chosen method; None where its training was interrupted."""
     from dataclasses import replace
 
-    from perpixel.engine.checkpoint import load_checkpoint
     from perpixel.engine.label_masks import GrabCut, ModelMasker
+    from perpixel.engine.weights import open_checkpoint
     from perpixel.errors import InputError
 
     if arguments.method == "grabcut":
@@ -88,7 +90,7 @@ def _masker(arguments: argparse.Namespace) -> "Masker | None":
         path = _trained(arguments, device)
         if path is None:
             return None
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_checkpoint(path)
     if not arguments.train:
         checkpoint = replace(checkpoint, recipe=with_settings(checkpoint.recipe, arguments.settings))
     return ModelMasker(checkpoint, device)

@@ -29,6 +29,7 @@ COMMANDS = {
     "fit-codes": "fit the codes of masks that MEInst predicts to a data set",
     "benchmark": "time a model, its faster forms and a peer in one run",
     "convert": "turn a checkpoint of another library into one of this library",
+    "push": "put a checkpoint on the Hugging Face hub, with a model card",
     "doctor": "look whether everything here works, and what is missing",
     "completion": "print what makes a shell complete commands, options and recipes",
 }

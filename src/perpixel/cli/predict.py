@@ -9,7 +9,9 @@ from perpixel.cli.settings import add_device, add_fast, chosen_device
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "checkpoint", help="a .safetensors file of perpixel, or an .onnx, .xml or .pt2 file of `perpixel export`"
+        "checkpoint",
+        help="a .safetensors file of perpixel, an .onnx, .xml or .pt2 file of `perpixel export`, a name of "
+        "`perpixel list --weights`, or hf:OWNER/NAME",
     )
     parser.add_argument("sources", nargs="+", help="pictures, folders, patterns, videos, or a camera's number")
     parser.add_argument(

@@ -9,7 +9,7 @@ from perpixel.cli.settings import add_device, add_fast, chosen_device
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="checkpoints and exported files; the first is the default"
+        "models", nargs="+", metavar="MODEL", help="what `perpixel predict` takes; the first is the default"
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)"

@@ -2,18 +2,36 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from perpixel import __version__
+from perpixel.config import ConfigError, from_dict
 from perpixel.engine.files import load_tensors, save_tensors
-from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
+from perpixel.engine.recipe import Recipe, built, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
 from perpixel.nn.backbones import without_pretrained
 from perpixel.structures import Stuff
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose weights a checkpoint holds that was converted from published ones.
+
+    Attributes:
+        address: of the published file.
+        sha256: of that file.
+        publisher: who published it.
+        licence: on which terms.
+    """
+
+    address: str
+    sha256: str
+    publisher: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Checkpoint:
         version: of the library that wrote the file.
         stuff: the classes without objects that a panoptic model knows.
         skeleton: pairs of the data's keypoints that a limb joins, counted from 0; the recipe's model knows their names.
+        origin: whose weights these are, if they were published by others.
     """
 
     path: Path
@@ -43,6 +62,7 @@ class Checkpoint:
     version: str = __version__
     stuff: Stuff = field(default_factory=Stuff)
     skeleton: tuple[tuple[int, int], ...] = ()
+    origin: Origin | None = None
 
 
 def save_checkpoint(
@@ -56,6 +76,7 @@ def save_checkpoint(
     metrics: Mapping[str, float] | None = None,
     stuff: Stuff | None = None,
     skeleton: Sequence[tuple[int, int]] = (),
+    origin: Origin | None = None,
 ) -> None:
     """Writes a checkpoint that stands alone: `load_checkpoint` and `build_model` need nothing else. Atomic.
 
@@ -69,6 +90,7 @@ def save_checkpoint(
         metrics: of the validation split.
         stuff: the classes without objects, where the data know them.
         skeleton: pairs of keypoints that a limb joins.
+        origin: whose weights these are, if they were published by others.
 
     Raises:
         InputError: the file cannot be written.
@@ -85,6 +107,8 @@ def save_checkpoint(
         document["stuff"] = {"names": list(stuff.names), "category_ids": list(stuff.category_ids)}
     if skeleton:
         document["skeleton"] = [list(pair) for pair in skeleton]
+    if origin is not None:
+        document["origin"] = asdict(origin)
     save_tensors(Path(path), model.state_dict(), document)
 
 
@@ -96,23 +120,37 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     weights, document = load_tensors(path)
-    stuff = document.get("stuff", {"names": (), "category_ids": ()})
+    wanted = [one.name for one in fields(_About) if one.default is MISSING and one.default_factory is MISSING]
+    for name in ("recipe", *wanted):
+        if name not in document:
+            raise InputError(f"{path} has no {name} in its metadata: it is not a model's checkpoint")
+    recipe = recipe_from_json(json.dumps(document["recipe"]), str(path))
     try:
-        recipe = recipe_from_json(json.dumps(document["recipe"]), str(path))
-        return Checkpoint(
-            path=path,
-            recipe=recipe,
-            class_names=tuple(document["class_names"]),
-            category_ids=tuple(document["category_ids"]),
-            weights=weights,
-            step=document["step"],
-            metrics=document["metrics"],
-            version=document["version"],
-            stuff=Stuff(tuple(stuff["names"]), tuple(stuff["category_ids"])),
-            skeleton=tuple((first, second) for first, second in document.get("skeleton", ())),
-        )
-    except KeyError as error:
-        raise InputError(f"{path} has no {error.args[0]} in its metadata: it is not a model's checkpoint") from error
+        about = from_dict(_About, {one.name: document[one.name] for one in fields(_About) if one.name in document})
+    except ConfigError as error:
+        raise InputError(f"{path}: its metadata does not fit: {error}; the file is corrupt") from error
+    return Checkpoint(
+        path=path, recipe=recipe, weights=weights, **{f.name: getattr(about, f.name) for f in fields(about)}
+    )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the file's document says beside the recipe; fields as of `Checkpoint`."""
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    step: int
+    metrics: dict[str, float]
+    version: str
+    stuff: Stuff = field(default_factory=Stuff)
+    skeleton: tuple[tuple[int, int], ...] = ()
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        for names, numbers in ((self.class_names, self.category_ids), (self.stuff.names, self.stuff.category_ids)):
+            if len(names) != len(numbers):
+                raise ValueError(f"{len(names)} classes have {len(numbers)} category numbers")
 
 
 def build_model(checkpoint: Checkpoint) -> Model:
@@ -121,7 +159,8 @@ def build_model(checkpoint: Checkpoint) -> Model:
     Raises:
         InputError: weights and recipe do not belong together; names the file and the first key that does not fit.
     """
-    model = without_pretrained(checkpoint.recipe.model).build(len(checkpoint.class_names), len(checkpoint.stuff))
+    config = without_pretrained(checkpoint.recipe.model)
+    model = built(config, len(checkpoint.class_names), len(checkpoint.stuff), str(checkpoint.path))
     load_weights(model, checkpoint.weights, checkpoint.path)
     return model.eval()
 
@@ -130,10 +169,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | s
     """Loads weights that must fit the model exactly.
 
     Raises:
-        InputError: a missing, unknown or misshapen key; names the file and the first such key.
+        InputError: a missing, unknown or misshapen key, or one that holds NaN; names the file and the first such key.
     """
     for message in misfits(model, weights):
         raise InputError(f"{path}: {message}")
+    for name, fresh in model.state_dict().items():
+        if not bool(weights[name].isfinite().all()) and bool(fresh.isfinite().all()):
+            raise InputError(
+                f"{path}: {name} holds values that are not finite numbers: the file is damaged, or its training diverged; "
+                "take an earlier one"
+            )
     model.load_state_dict(dict(weights))
 
 
@@ -143,7 +188,9 @@ def misfits(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     out = [f"{name} is missing: the recipe's model needs it" for name in wanted if name not in weights]
     out += [f"{name} is unknown to the recipe's model" for name in weights if name not in wanted]
     for name, tensor in wanted.items():
-        if name in weights and weights[name].shape != tensor.shape:
+        if name in weights and weights[name].dtype.is_floating_point != tensor.dtype.is_floating_point:
+            out.append(f"{name} is of {weights[name].dtype}, the recipe's model needs {tensor.dtype}")
+        elif name in weights and weights[name].shape != tensor.shape:
             out.append(f"{name} is {tuple(weights[name].shape)}, the recipe's model needs {tuple(tensor.shape)}")
     return out
 

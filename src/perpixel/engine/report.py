@@ -17,7 +17,7 @@ from perpixel.data.lvis import LvisDataset
 from perpixel.data.open import open_dataset
 from perpixel.data.settings import TestSize
 from perpixel.engine.augmented import Augmented, Views
-from perpixel.engine.checkpoint import build_model, load_checkpoint
+from perpixel.engine.checkpoint import build_model
 from perpixel.engine.cityscapes_metrics import cityscapes_metrics
 from perpixel.engine.crowd_metrics import CrowdMetrics
 from perpixel.engine.evaluate import Evaluation, check_keypoints, evaluate
@@ -28,6 +28,7 @@ from perpixel.engine.panoptic_examples import write_examples
 from perpixel.engine.panoptic_metrics import PanopticMetrics
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.semantic_table import print_semantic, semantic_in_words
+from perpixel.engine.weights import open_checkpoint
 from perpixel.errors import InputError
 
 
@@ -45,7 +46,7 @@ def evaluate_checkpoint(
     """Measures a checkpoint on its validation split, prints tables and writes files.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or the name of published weights.
         settings: changes to its recipe: another data.val, another size.
         out: folder for metrics.json, results.json and gallery.html; None writes nothing.
         device: where to compute.
@@ -57,7 +58,7 @@ def evaluate_checkpoint(
     Raises:
         InputError: no checkpoint, no validation split, or data whose classes or keypoints are not the checkpoint's.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_checkpoint(path)
     recipe = settings(checkpoint.recipe)
     data = recipe.data
     if data.val is None:

@@ -26,7 +26,11 @@ TIMEOUT = 30.0
 
 
 class Unreachable(InputError):
-    """The address did not give the file: no network, no such host, or an answer that is an error."""
+    """An address did not give its file: no network, no such host, or an answer that is an error; `reason` says which."""
+
+    def __init__(self, address: str, reason: str):
+        super().__init__(f"{address} cannot be read: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def download(address: str, target: Path, sha256: str = "", pause: float = 1.0) -
             failures = 0 if gained else failures + 1
             # What never answered at all will not answer in a second either.
             if failures > RETRIES or not (cut.answered or gained or _size(part)):
-                raise Unreachable(f"{address} cannot be read: {cut}") from cut
+                raise Unreachable(address, str(cut)) from cut
             time.sleep(pause * 2**failures)
     came = digest(part)
     for wanted, whose in ((sha256, "published"), (stated.sha256, "stated by the host")):
@@ -155,7 +159,7 @@ def _answer(request: Request, part: Path, version: Path) -> Iterator[tuple[http.
                 raise _Cut("the half that was here belonged to another file", answered=True) from error
             if error.code == 429 or error.code >= 500:
                 raise _Cut(f"HTTP {error.code} {error.reason}", answered=True) from error
-            raise Unreachable(f"{request.full_url} cannot be read: HTTP {error.code} {error.reason}") from error
+            raise Unreachable(request.full_url, f"HTTP {error.code} {error.reason}") from error
     except URLError as error:
         raise _Cut(str(error.reason), answered=False) from error
     except (http.client.HTTPException, OSError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
 from perpixel.config import override
-from perpixel.engine.checkpoint import save_checkpoint
+from perpixel.engine.checkpoint import Origin, save_checkpoint
 from perpixel.engine.codes import convert_components, is_components
 from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.convert.coco_stuff import COCO_STUFF
@@ -21,6 +21,7 @@ def convert_file(
     layout: str | None = None,
     classes: str | Path | None = None,
     settings: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> Iterator[str]:
     """Writes `target` from a checkpoint of another library and says line by line what became of it.
 
@@ -29,7 +30,8 @@ def convert_file(
         target: a .safetensors file.
         layout: whose checkpoint it is; told from its names if None.
         classes: a text file with a class name a line; COCO's names for 80 or 91 classes if None.
-        settings: changes to the inferred model, such as ``model.head.quality=iou``.
+        settings: changes to the inferred model, such as ``model.head.quality=iou``, and to its recipe.
+        origin: where the file was published, noted in the checkpoint.
 
     Raises:
         InputError: the file cannot be read or does not fill the model, or class names do not fit.
@@ -43,7 +45,7 @@ def convert_file(
         found = convert_checkpoint(source, recipe.model, layout)  # pyright: ignore[reportArgumentType]
     names, category_ids = class_names(found.classes, classes)
     stuff = stuff_names(found.stuff)
-    save_checkpoint(target, found.build(), recipe, names, category_ids=category_ids, stuff=stuff)
+    save_checkpoint(target, found.build(), recipe, names, category_ids=category_ids, stuff=stuff, origin=origin)
     more = f" and {found.stuff} of stuff" if found.stuff else ""
     yield f"{source}: {found.layout}, {found.classes} classes{more}, {len(found.weights)} tensors -> {target}"
     for note in found.notes:
