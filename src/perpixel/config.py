@@ -6,6 +6,7 @@ refused with the nearest valid name.
 """
 
 import difflib
+import json
 import re
 import types
 import typing
@@ -40,12 +41,13 @@ def from_dict(cls: type[T], values: Any, path: str = "") -> T:
         ConfigError: an unknown key, a wrong type or a missing field; names the dotted path and the nearest valid name.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or cls.__name__} holds settings by name, not {values!r}")
+        raise ConfigError(f"{path or cls.__name__} holds settings by name, not {short(values)}")
     values = dict(values)
     cls = _concrete(cls, values, path)
     known = {f.name: (f, hint) for f, hint in _hints(cls)}
     for key in values:
         if key not in known:
+            key = key if isinstance(key, str) and key.isprintable() else short(key)
             raise ConfigError(f"{_join(path, str(key))} is not a setting of {cls.__name__}{_nearest(str(key), known)}")
     built = {}
     for name, (_, hint) in known.items():
@@ -56,7 +58,7 @@ def from_dict(cls: type[T], values: Any, path: str = "") -> T:
     except TypeError as error:
         missing = [n for n, (f, _) in known.items() if n not in built and f.default is f.default_factory]
         raise ConfigError(f"{path or cls.__name__} needs {', '.join(missing) or error}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{path or cls.__name__}: {error}") from error
 
 
@@ -103,13 +105,46 @@ def load_yaml(text: str) -> Any:
     """A YAML document in which 5e-3 and 1e4 are numbers, as in YAML 1.2.
 
     Raises:
-        yaml.YAMLError: not YAML.
+        yaml.YAMLError: not YAML, or YAML that is nested too deeply or repeats itself by aliases (a few lines of those can stand
+            for gigabytes).
     """
-    return yaml.load(text, _Yaml)
+    try:
+        return yaml.load(text, _Yaml)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # What PyYAML lets through of the 99th of a month, a number of 5,000 digits, or `!!int` before no number.
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+
+
+def load_json(text: str) -> Any:
+    """A JSON document.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, or with a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def short(value: Any) -> str:
+    """A value as it may stand in a sentence."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML 1.1, except that a number's exponent needs neither a point before nor a sign after its e."""
+    """YAML 1.1, except that a number's exponent needs neither a point before nor a sign after its e; without aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), which is not read here: write the value again")
+        return super().compose_node(parent, index)
 
 
 _Yaml.add_implicit_resolver(
@@ -119,12 +154,12 @@ _Yaml.add_implicit_resolver(
 
 def _parsed(assignment: str) -> tuple[str, Any]:
     dotted, equals, text = assignment.partition("=")
-    if not equals:
-        raise ConfigError(f"{assignment!r} is not of the form path=value")
+    if not equals or not dotted.isprintable():
+        raise ConfigError(f"{short(assignment)} is not of the form path=value")
     try:
         return dotted, load_yaml(text) if text.strip() else None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{dotted}: {text!r} is not valid YAML") from error
+        raise ConfigError(f"{dotted}: {short(text)} is not valid YAML") from error
 
 
 def _assign(values: Plain, dotted: str, value: Any) -> None:
@@ -172,7 +207,7 @@ def _build(hint: Any, value: Any, path: str) -> Any:
     rows = next((get_args(o)[0] for o in options if get_origin(o) is tuple and is_dataclass(get_args(o)[0])), None)
     if rows is not None:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ConfigError(f"{path} is a list, not {value!r}")
+            raise ConfigError(f"{path} is a list, not {short(value)}")
         return tuple(_build(rows, v, f"{path}[{i}]") for i, v in enumerate(value))
     try:
         takes_bool = any(o in (bool, Any) or get_origin(o) is Literal for o in options)
@@ -180,7 +215,7 @@ def _build(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path}={value} does not fit: it takes {_describe(hint)}")
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{path}={value!r} does not fit: it takes {_describe(hint)}") from error
+        raise ConfigError(f"{path}={short(value)} does not fit: it takes {_describe(hint)}") from error
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -191,7 +226,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 def _named(classes: Sequence[type], values: Mapping[Any, Any]) -> type:
     """The class whose family has the ``kind`` of `values`; the first if none has."""
     kind = values.get("kind")
-    return next((c for c in classes if kind in {member.__name__ for member in _family(c)}), classes[0])
+    return next((c for c in classes if kind in [member.__name__ for member in _family(c)]), classes[0])
 
 
 def _concrete(cls: type, values: dict[Any, Any], path: str) -> type:
@@ -202,8 +237,8 @@ def _concrete(cls: type, values: dict[Any, Any], path: str) -> type:
         if cls.__abstractmethods__ if hasattr(cls, "__abstractmethods__") else False:
             raise ConfigError(f"{_join(path, 'kind')} is missing: one of {', '.join(sorted(choices))}")
         return cls
-    if named not in choices:
-        raise ConfigError(f"{_join(path, 'kind')}={named!r} is not known{_nearest(str(named), choices)}")
+    if not isinstance(named, str) or named not in choices:
+        raise ConfigError(f"{_join(path, 'kind')}={short(named)} is not known{_nearest(str(named), choices)}")
     return choices[named]
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from perpixel.config import load_json
 from perpixel.errors import InputError
 
 DOCUMENT, SHARED = "perpixel", "perpixel.shared"
@@ -85,7 +86,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise InputError(
             f"{path} is truncated, corrupt or no safetensors file ({error}); "
             "a checkpoint of another library becomes ours with `perpixel convert`"
@@ -95,7 +96,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} holds weights but no recipe of perpixel; `perpixel convert` makes it a checkpoint of ours"
         )
     try:
-        document, shared = json.loads(metadata[DOCUMENT]), json.loads(metadata.get(SHARED, "{}"))
-    except json.JSONDecodeError as error:
+        document, shared = load_json(metadata[DOCUMENT]), load_json(metadata.get(SHARED, "{}"))
+    except ValueError as error:
         raise InputError(f"{path}: its metadata is not valid JSON ({error}); the file is corrupt") from error
+    if not isinstance(document, dict) or not isinstance(shared, dict):
+        raise InputError(f"{path}: its metadata holds no values by name; the file is corrupt")
+    for name, original in shared.items():
+        if not isinstance(original, str) or original not in tensors:
+            raise InputError(f"{path}: its metadata names a tensor for {name} that is not there; the file is corrupt")
     return tensors | {name: tensors[original] for name, original in shared.items()}, document

@@ -9,10 +9,11 @@ from typing import Any
 
 import perpixel.models
 import perpixel.nn
-from perpixel.config import ConfigError, from_dict, to_dict
+from perpixel.config import ConfigError, from_dict, load_json, to_dict
 from perpixel.data.settings import DataConfig
 from perpixel.engine.settings import Training
-from perpixel.models.heads import ModelConfig
+from perpixel.errors import InputError
+from perpixel.models.heads import Model, ModelConfig
 
 FORMAT = 1
 """Version of the JSON; a reader refuses a newer one."""
@@ -51,8 +52,8 @@ def recipe_from_json(text: str, source: str = "recipe") -> Recipe:
         ConfigError: not such JSON, written by a newer version, or with settings that do not exist.
     """
     try:
-        values: Any = json.loads(text)
-    except json.JSONDecodeError as error:
+        values: Any = load_json(text)
+    except ValueError as error:
         raise ConfigError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("format"), int) or "recipe" not in values:
         raise ConfigError(f"{source} is not a recipe of perpixel: it needs the keys format and recipe")
@@ -65,6 +66,28 @@ def recipe_from_json(text: str, source: str = "recipe") -> Recipe:
         return from_dict(Recipe, values["recipe"])
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def built(config: ModelConfig, classes: int, stuff: int, source: str) -> Model:
+    """The model of a recipe.
+
+    Args:
+        config: of the model.
+        classes, stuff: how many.
+        source: what messages call the recipe.
+
+    Raises:
+        InputError: numbers that no layer can have, such as -1 channels; says what PyTorch says of them.
+    """
+    try:
+        return config.build(classes, stuff)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError, MemoryError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{source}: a model with these settings cannot be built ({said}): correct its model settings"
+        ) from error
 
 
 @cache

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpixel.config import to_dict
+from perpixel.data.text import read_text
 from perpixel.engine.files import write_atomically
 from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
@@ -73,7 +74,7 @@ class RunFolder:
         """
         if not self.recipe.is_file():
             raise InputError(f"{self.path} holds no run: there is no {self.recipe.name} to resume from")
-        return recipe_from_json(self.recipe.read_text(encoding="utf-8"), str(self.recipe))
+        return recipe_from_json(read_text(self.recipe), str(self.recipe))
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Refuses to overwrite a run, and to resume one with other settings.

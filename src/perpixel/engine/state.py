@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from perpixel.config import ConfigError, from_dict
 from perpixel.engine.checkpoint import load_weights
 from perpixel.engine.files import load_tensors, save_tensors
 from perpixel.engine.optimize import load_optimizer_tensors, optimizer_tensors
@@ -33,6 +34,13 @@ class RunState:
     log_rows: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("step", "evaluated", "log_rows", "count"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is below 0")
+        if self.sums and not self.count:
+            raise ValueError("it has sums of losses of no step")
 
     def add(self, losses: dict[str, float]) -> None:
         """Counts one step's losses into the log's next row."""
@@ -72,9 +80,15 @@ def load_state(path: Path, trainee: Trainee) -> RunState:
     parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
+        if part not in parts:
+            raise InputError(f"{path}: {name} is no part of a run's state; the file is corrupt")
         parts[part][rest] = tensor
     load_weights(trainee.model, parts["model"], path)
     load_optimizer_tensors(trainee.optimizer, parts["optimizer"])
     if trainee.average is not None:
         load_weights(trainee.average, parts["average"], path)
-    return RunState(**document["state"])
+    try:
+        state = from_dict(RunState, document["state"])
+    except ConfigError as error:
+        raise InputError(f"{path}: what it says of the run does not fit: {error}; the file is corrupt") from error
+    return state

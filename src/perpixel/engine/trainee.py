@@ -14,7 +14,7 @@ from perpixel.engine.average import averaged
 from perpixel.engine.checkpoint import initialize_from
 from perpixel.engine.distributed import World
 from perpixel.engine.optimize import build_optimizer
-from perpixel.engine.recipe import Recipe
+from perpixel.engine.recipe import Recipe, built
 from perpixel.engine.settings import Training
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
@@ -98,7 +98,7 @@ def build_trainee(
     torch.manual_seed(training.seed)
     starts_from_file = training.init_from is not None or not fresh
     config = without_pretrained(recipe.model) if starts_from_file else recipe.model
-    model: nn.Module = config.build(len(class_names), stuff)
+    model: nn.Module = built(config, len(class_names), stuff, recipe.name)
     if fresh and training.init_from is not None:
         anew = initialize_from(cast(Model, model), training.init_from, class_names)
         notes.append(f"weights from {training.init_from}" + (f"; these start anew: {', '.join(anew)}" if anew else ""))
