@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+Amount = int | float
+
 LINE_EVERY = 15.0
 """Seconds between plain lines where there is no terminal."""
 
@@ -18,13 +20,13 @@ class Bar:
     def __init__(
         self,
         label: str,
-        total: float | None,
+        total: Amount | None,
         console: Console,
         bar: Progress,
         task: TaskID,
         shown: bool,
         unit: str,
-        done: float,
+        done: Amount,
     ):
         self._label, self._total, self._console, self._bar, self._task = label, total, console, bar, task
         self._lines = shown and not console.is_terminal
@@ -33,7 +35,7 @@ class Bar:
         self._began = time.monotonic()
         self._told = self._began
 
-    def advance(self, count: float = 1) -> None:
+    def advance(self, count: Amount = 1) -> None:
         """Counts what is done."""
         self._done += count
         now = time.monotonic()
@@ -52,7 +54,7 @@ class Bar:
 
 @contextmanager
 def counting_bar(
-    label: str, total: float | None, show: bool = True, unit: str = "images", done: float = 0
+    label: str, total: Amount | None, show: bool = True, unit: str = "images", done: Amount = 0
 ) -> Iterator[Bar]:
     """A bar on standard error; plain lines now and then where that is no terminal.
 
