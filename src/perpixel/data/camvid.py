@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
 from perpixel.data.dataset import PastFrame
-from perpixel.data.image import SUFFIXES, image_size
+from perpixel.data.image import SUFFIXES, UNREADABLE, image_size, opened
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.errors import InputError
 from perpixel.structures import VOID, Stuff
@@ -98,9 +96,9 @@ def _truth_of(photo: Path) -> Path:
 
 def _read_numbers(path: Path) -> UInt8[ndarray, "h w"]:
     try:
-        with Pillow.open(path) as picture:
+        with opened(path) as picture:
             numbers = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a picture of class numbers ({error})") from error
     if numbers.ndim != 2 or numbers.dtype != np.uint8:
         raise InputError(f"{path}: has colours; a picture of class numbers has one channel of 8 bits")

@@ -14,6 +14,7 @@ from perpixel.data.dataset import Dataset, Record, Rle
 from perpixel.data.masks import draw_shape
 from perpixel.data.open import open_dataset
 from perpixel.data.sheet import picture_sheet
+from perpixel.data.suspicious import suspicions
 from perpixel.errors import InputError
 
 _THREADS = 4
@@ -37,6 +38,7 @@ class Report:
         keypoints: objects with a labelled keypoint.
         problems: one sentence each; such images and objects are what skip_bad leaves out.
         remarks: what is odd but can be used.
+        suspicions: objects that look like a slip, a sentence each; they can be used too.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Report:
     keypoints: int
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+    suspicions: tuple[str, ...]
 
     @property
     def good(self) -> bool:
@@ -77,18 +80,21 @@ def check_dataset(
         InputError: the annotations cannot be read at all. Bad images and objects are reported instead.
     """
     dataset = open_dataset(source, images, classes=classes, segments=segments, skip_bad=True)
-    problems, remarks = list(dataset.skipped), []
+    problems, remarks, odd = list(dataset.skipped), [], []
     counts = np.zeros(len(dataset.classes), dtype=np.int64)
     areas: list[np.ndarray] = []
     crowds = empty = masks = keypoints = 0
     usable = len(dataset)
-    for record, problem in _examined(dataset, console):
+    for index, (record, problem) in enumerate(_examined(dataset, console)):
         if problem:
             problems.append(problem)
             usable -= 1
             continue
         bad = _bad_masks(dataset, record)
         problems += bad.values()
+        for suspicion in suspicions(record, dataset.stated_boxes(index)):
+            where = f"annotation {record.annotation_ids[suspicion.row]} of image {record.id!r}"
+            odd.append(f"{where}: {suspicion.sentence}")
         left = np.array([row not in bad for row in range(len(record))], dtype=bool)
         single = left & ~record.crowd
         counts += np.bincount(record.labels[single], minlength=len(counts))
@@ -125,6 +131,7 @@ def check_dataset(
         keypoints=keypoints,
         problems=tuple(problems),
         remarks=tuple(remarks),
+        suspicions=tuple(odd),
     )
 
 
@@ -145,6 +152,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(classes)
     for remark in report.remarks:
         console.print(f"[yellow]remark[/] {remark}", highlight=False, soft_wrap=True)
+    for suspicion in report.suspicions[:_SHOWN]:
+        console.print(f"[yellow]look at[/] {suspicion}", highlight=False, soft_wrap=True)
+    if len(report.suspicions) > _SHOWN:
+        console.print(f"… and {len(report.suspicions) - _SHOWN} more objects to look at: perpixel data view lists all")
     for problem in report.problems[:_SHOWN]:
         console.print(f"[red]problem[/] {problem}", highlight=False, soft_wrap=True)
     if len(report.problems) > _SHOWN:

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from numpy import ndarray
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
 from perpixel.data.dataset import PastFrame
-from perpixel.data.image import read_image
+from perpixel.data.image import UNREADABLE, opened, read_image
 from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
 from perpixel.data.table import Faults, TableBuilder, TableDataset
@@ -178,9 +176,9 @@ def _connected(mask: Bool[ndarray, "h w"]) -> Iterator[Bool[ndarray, "h w"]]:
 
 def _read_ids(path: Path) -> Int32[ndarray, "h w"]:
     try:
-        with Pillow.open(path) as picture:
+        with opened(path) as picture:
             ids = np.asarray(picture).astype(np.int32)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a picture of object numbers ({error})") from error
     if ids.ndim != 2:
         raise InputError(f"{path}: has colours; a picture of object numbers has one channel of 16 bits")

@@ -3,16 +3,19 @@
 import math
 from array import array
 from collections.abc import Iterator, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import hotcoco.mask
 import numpy as np
 
-from perpixel.data.dataset import box_fault
+from perpixel.config import short
+from perpixel.data.dataset import box_fault, size_fault
 from perpixel.data.extras import Extras
 from perpixel.data.json_stream import members
 from perpixel.data.labels import align_classes
+from perpixel.data.place import ImageFolder
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.errors import InputError
 
@@ -123,11 +126,11 @@ class CocoReader:
     def _read_categories(self, items: Iterator[Any]) -> None:
         for entry in items:
             if not (isinstance(entry, dict) and _whole(entry.get("id")) and isinstance(entry.get("name"), str)):
-                raise InputError(f"{self.path}: categories: {_short(entry)} needs a whole number as id and a name")
+                raise InputError(f"{self.path}: categories: {short(entry)} needs a whole number as id and a name")
             keypoints = entry.get("keypoints") or []
             if not (isinstance(keypoints, list) and all(isinstance(name, str) for name in keypoints)):
                 raise InputError(
-                    f"{self.path}: categories: keypoints={_short(keypoints)} of {entry['name']!r} are not names"
+                    f"{self.path}: categories: keypoints={short(keypoints)} of {entry['name']!r} are not names"
                 )
             if entry["id"] in self.categories:
                 raise InputError(f"{self.path}: categories: the id {entry['id']} occurs twice; make each one unique")
@@ -143,18 +146,21 @@ class CocoReader:
             where = f"{self.path}: images[{position}]"
             identity = entry.get("id") if isinstance(entry, dict) else None
             if not isinstance(identity, int | str):
-                self.faults.report(f"{where}: {_short(entry)} has no id that is a whole number or text")
+                self.faults.report(f"{where}: {short(entry)} has no id that is a whole number or text")
                 continue
             if identity in self.images or identity in self.bad_images:
                 self.faults.report(f"{where}: the id {identity!r} occurs twice; the first image keeps it")
                 continue
             match entry:
                 case {"file_name": str(file), "height": int(height), "width": int(width)} if height > 0 and width > 0:
-                    self.images[identity] = (file, height, width)
+                    if fault := size_fault((height, width)):
+                        self.bad_images[identity] = f"{where} (id {identity!r}): its size {fault}"
+                    else:
+                        self.images[identity] = (file, height, width)
                 case _:
                     shown = {field: entry.get(field) for field in ("file_name", "height", "width")}
                     self.bad_images[identity] = (
-                        f"{where} (id {identity!r}): {_short(shown)} are not a name and two whole numbers above 0"
+                        f"{where} (id {identity!r}): {short(shown)} are not a name and two whole numbers above 0"
                     )
 
     def read_annotation(self, entry: Any) -> None:
@@ -164,17 +170,21 @@ class CocoReader:
             BadEntry: why it cannot be used.
         """
         if not isinstance(entry, dict):
-            raise BadEntry(f"{_short(entry)} is not an object with image_id, category_id and bbox")
+            raise BadEntry(f"{short(entry)} is not an object with image_id, category_id and bbox")
         for field in ("id", "image_id", "category_id", "bbox"):
             if field not in entry:
                 raise BadEntry(f"has no {field}")
         number, category, box = entry["id"], entry["category_id"], entry["bbox"]
         if not (_whole(number) and _whole(category)):
-            raise BadEntry(f"id={_short(number)}, category_id={_short(category)} are not whole numbers")
+            raise BadEntry(f"id={short(number)}, category_id={short(category)} are not whole numbers")
         if not (_whole(entry["image_id"]) or isinstance(entry["image_id"], str)):
-            raise BadEntry(f"image_id={_short(entry['image_id'])} is neither a whole number nor text")
+            raise BadEntry(f"image_id={short(entry['image_id'])} is neither a whole number nor text")
         if not (isinstance(box, list) and len(box) == 4 and _NUMBERS.issuperset(map(type, box))):
-            raise BadEntry(f"bbox={_short(box)} is not [x, y, width, height] in numbers")
+            raise BadEntry(f"bbox={short(box)} is not [x, y, width, height] in numbers")
+        try:
+            x_y_width_height = array("d", box)
+        except OverflowError as error:
+            raise BadEntry(f"bbox={short(box)} has a number that is too large") from error
         area = entry["area"] if _number(entry.get("area")) else math.nan
         polygons, code, code_size = _segmentation(entry.get("segmentation"))
         keypoints = _keypoints(entry.get("keypoints"))
@@ -185,7 +195,7 @@ class CocoReader:
             -1,
             number,
             category,
-            array("d", box),
+            x_y_width_height,
             area=area,
             crowd=bool(entry.get("iscrowd")),
             polygons=polygons,
@@ -195,13 +205,10 @@ class CocoReader:
 
     def _leave_out_missing(self, folder: Path) -> None:
         """Images that are not usable go, and each note says how many annotations go with it."""
-        present: dict[Path, set[str]] = {}
+        inside = ImageFolder(folder)
         for identity, (file, _, _) in self.images.items():
-            path = folder / file
-            if path.parent not in present:
-                present[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
-            if path.name not in present[path.parent]:
-                self.bad_images[identity] = f"{self.path}: the image {path} (id {identity}) is missing"
+            if fault := inside.fault(file):
+                self.bad_images[identity] = f"{self.path}: the image {folder / file} (id {identity}) {fault}"
         counts: dict[int | str, int] = dict.fromkeys(self.bad_images, 0)
         if counts:
             for identity in self.object_images:
@@ -274,7 +281,7 @@ class CocoReader:
                 continue
             if not (isinstance(limbs, list) and all(_limb(limb, keypoints) for limb in limbs)):
                 raise InputError(
-                    f"{self.path}: categories: skeleton={_short(limbs)} of {entry['name']!r} are not pairs of numbers "
+                    f"{self.path}: categories: skeleton={short(limbs)} of {entry['name']!r} are not pairs of numbers "
                     f"from 1 to {keypoints}, the number of its keypoints"
                 )
             return tuple((first - 1, second - 1) for first, second in limbs)
@@ -292,19 +299,19 @@ def _segmentation(value: Any) -> tuple[list[array], bytes, list[int] | None]:
     if isinstance(value, list):
         try:
             polygons = [array("d", polygon) for polygon in value]
-        except TypeError as error:
-            raise BadEntry(f"segmentation: a polygon is not a list of numbers ({_short(value)})") from error
+        except (TypeError, OverflowError) as error:
+            raise BadEntry(f"segmentation: a polygon is not a list of numbers ({short(value)})") from error
         for polygon in polygons:
             if len(polygon) < 6 or len(polygon) % 2 or not math.isfinite(sum(polygon)):
-                raise BadEntry(f"segmentation: a polygon is not 3 or more points x, y ({_short(polygon.tolist())})")
+                raise BadEntry(f"segmentation: a polygon is not 3 or more points x, y ({short(polygon.tolist())})")
         return polygons, b"", None
     size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else (None, None)
     if not (isinstance(size, list) and len(size) == 2 and all(_whole(side) and side > 0 for side in size)):
-        raise BadEntry(f"segmentation: {_short(value)} is neither polygons nor a run-length code with size and counts")
+        raise BadEntry(f"segmentation: {short(value)} is neither polygons nor a run-length code with size and counts")
     if isinstance(counts, str):
         return [], counts.encode("utf-8"), size
     if not (isinstance(counts, list) and all(_whole(run) and run >= 0 for run in counts)):
-        raise BadEntry(f"segmentation: counts={_short(counts)} are not runs")
+        raise BadEntry(f"segmentation: counts={short(counts)} are not runs")
     if sum(counts) != size[0] * size[1]:
         raise BadEntry(f"segmentation: the runs cover {sum(counts)} pixels, not the {size[0] * size[1]} of size {size}")
     return [], hotcoco.mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"], size
@@ -316,8 +323,8 @@ def _keypoints(values: Any) -> array:
         return array("d")
     try:
         keypoints = array("d", values)
-    except TypeError as error:
-        raise BadEntry(f"keypoints={_short(values)} is not a list of numbers") from error
+    except (TypeError, OverflowError) as error:
+        raise BadEntry(f"keypoints={short(values)} is not a list of numbers") from error
     if not math.isfinite(sum(keypoints)):
         raise BadEntry("keypoints has a value that is not a number")
     for start in range(0, len(keypoints) - 2, 3):
@@ -334,7 +341,7 @@ def images_folder(path: Path, file: str) -> Path:
     places = [near, near / "images", near / split, near / "images" / split]
     places += [above / "images" / split, above / "images", above / split, above]
     for folder in places:
-        if (folder / file).is_file():
+        if isfile(folder / file):
             return folder
     raise InputError(
         f"{path}: its first image {file} is not in {', '.join(map(str, places))}; name its folder with images=…"
@@ -346,9 +353,4 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in _NUMBERS
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return type(value) in _NUMBERS and -1e300 < value < 1e300

@@ -1,12 +1,11 @@
 """CrowdHuman: a json a line (.odgt), each an image with its people and what nobody is to judge."""
 
-import json
-import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perpixel.config import load_json
 from perpixel.data.dataset import box_fault
 from perpixel.data.image import SUFFIXES, image_size
 from perpixel.data.labels import align_classes
@@ -97,8 +96,8 @@ class _Reader:
 def _entry(line: str) -> tuple[str, list[Any]]:
     """Name and boxes of a line's image."""
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = load_json(line)
+    except ValueError as error:
         raise _BadLine(f"is not json ({error})") from error
     match entry:
         case {"ID": str(identity), "gtboxes": list(people)}:
@@ -121,4 +120,4 @@ def _person(person: Any, size: tuple[int, int]) -> tuple[array, bool]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

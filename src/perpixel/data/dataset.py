@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy import ndarray
 
 from perpixel.errors import InputError
@@ -100,6 +100,10 @@ class Dataset(ABC):
     def record(self, index: int) -> Record:
         """The objects of image `index`."""
 
+    def stated_boxes(self, index: int) -> Float[ndarray, "n 4"]:
+        """The boxes of image `index` as the files say them: xyxy, not clipped to the image."""
+        return self.record(index).boxes
+
     @abstractmethod
     def image(self, index: int) -> Image:
         """The pixels of image `index`, upright RGB.
@@ -177,6 +181,19 @@ def _swap(name: str, left: str, right: str) -> str:
     if left == "l_":
         return right + name[2:] if name.startswith(left) else name
     return name[:-2] + right if name.endswith(left) else name
+
+
+MOST_PIXELS = 178_956_970
+"""Of an image: twice what PIL warns of. It opens no larger photo, since a small file could unpack to all of the memory."""
+
+
+def size_fault(size: tuple[int, int]) -> str | None:
+    """What is wrong with a (height, width) that annotations state, or None."""
+    if min(size) < 1:
+        return "is not above 0"
+    if size[0] * size[1] > MOST_PIXELS:
+        return f"is more than the {MOST_PIXELS / 1e6:.0f} million pixels an image may have: cut it into tiles"
+    return None
 
 
 def box_fault(box: tuple[float, float, float, float], size: tuple[int, int]) -> str | None:

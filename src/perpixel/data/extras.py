@@ -25,7 +25,7 @@ class Extras:
 
     Attributes:
         whole: fields of the data set, such as COCO's licenses.
-        classes: fields of each class by its name, such as supercategory.
+        classes: fields of each class by its name, such as supercategory, and its keypoints.
         images: fields of each image by its id.
         objects: fields of each object by its annotation id.
         image_fields, object_fields: how many images and objects have each field that the files use, those that are read too;
@@ -66,7 +66,8 @@ class Extras:
             fields = [name for name, value in entry.items() if not _empty(value)]
             identity = entry.get("id")
             if member == "categories" and isinstance(entry.get("name"), str):
-                self.classes.setdefault(entry["name"], extra)
+                named = {name: value for name, value in entry.items() if name not in ("id", "name")}
+                self.classes.setdefault(entry["name"], named)
             elif member == "images" and isinstance(identity, int | str):
                 self.note_image(identity, extra, fields)
             elif member == "annotations" and isinstance(identity, int):

@@ -1,5 +1,6 @@
 """Photos from disk or from a sender: any PIL format in, upright 8-bit RGB out."""
 
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from perpixel.data.dataset import Image
 from perpixel.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif")
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Pillow.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Pillow.DecompressionBombError)
 _ORIENTATION = 0x0112
+_DRAWN_BY_OTHERS = ("EPS", "WMF")
 _SENT = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 
@@ -45,14 +47,14 @@ def read_image(path: File, size: tuple[int, int] | None = None) -> Image:
         InputError: no such file, not an image, cut short or damaged, or of another size than `size`.
     """
     try:
-        with _opened(path) as photo:
+        with opened(path) as photo:
             photo.load()
             return to_rgb(_upright(photo, size, path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image file") from error
     except InputError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); replace it or leave it out") from error
 
 
@@ -63,11 +65,11 @@ def pixel_count(path: File) -> int:
         InputError: no such file, or not an image.
     """
     try:
-        with _opened(path) as photo:
+        with opened(path) as photo:
             return photo.width * photo.height
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image file") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); replace it or leave it out") from error
 
 
@@ -78,12 +80,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
         InputError: no such file, or not an image.
     """
     try:
-        with Pillow.open(path) as photo:
+        with opened(path) as photo:
             width, height = photo.size
             return (width, height) if _turned(photo) else (height, width)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image file") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); replace it or leave it out") from error
 
 
@@ -98,8 +100,16 @@ def to_rgb(photo: Pillow.Image) -> Image:
     return np.array(photo.convert("RGB"))
 
 
-def _opened(path: File) -> Pillow.Image:
-    return Pillow.open(path, formats=_SENT if isinstance(path, NamedBytes) else None)
+def opened(path: File) -> Pillow.Image:
+    """A picture of which only the header is read; raises one of `UNREADABLE`."""
+    return Pillow.open(path, formats=_SENT if isinstance(path, NamedBytes) else _on_disk())
+
+
+@cache
+def _on_disk() -> tuple[str, ...]:
+    """All that PIL reads but what another program or the system draws, whatever the file's name ends in."""
+    Pillow.init()
+    return tuple(form for form in Pillow.ID if form not in _DRAWN_BY_OTHERS)
 
 
 def _upright(photo: Pillow.Image, size: tuple[int, int] | None, path: File) -> Pillow.Image:

@@ -74,7 +74,10 @@ class _Cursor:
     def value(self) -> Any:
         try:
             value, end = self.decode(self.text, self.at)
-        except json.JSONDecodeError as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also lists nested by the thousand, and numbers of as many digits
             raise self._damaged(error) from error
         self.at = _space(self.text, end).end()  # pyright: ignore[reportOptionalMemberAccess]
         return value
@@ -110,5 +113,5 @@ class _Cursor:
         if self.peek() != closing:
             self.expect(",")
 
-    def _damaged(self, error: json.JSONDecodeError) -> InputError:
+    def _damaged(self, error: ValueError | RecursionError) -> InputError:
         return InputError(f"{self.path}: is not valid json ({error}); perhaps the file was cut short")

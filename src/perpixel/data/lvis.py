@@ -147,7 +147,7 @@ class _Reader(CocoReader):
                 entry = entry | {"file_name": "/".join(entry["coco_url"].split("/")[-2:])}
             yield entry
             # Only now, for the reader above has checked the id.
-            if lists and entry.get("id") in self.images:
+            if lists and isinstance(entry.get("id"), int | str) and entry["id"] in self.images:
                 self.lists[entry["id"]] = lists
 
     def lvis(self, images: Path | None, classes: Sequence[str] | None) -> LvisDataset:

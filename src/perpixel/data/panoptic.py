@@ -128,8 +128,8 @@ class _Reader(CocoReader):
             case _:
                 raise BadEntry("needs image_id, the file_name of a picture, and segments_info, a list")
         for segment in segments:
-            if not (isinstance(segment, dict) and type(segment.get("id")) is int):
-                raise BadEntry("segments_info: a segment has no whole number as id")
+            if not (isinstance(segment, dict) and type(segment.get("id")) is int and 0 <= segment["id"] < 2**24):
+                raise BadEntry("segments_info: a segment has no whole number from 0 to 16777215 as id")
             numbered = segment | {"id": len(self.table) + 1, "image_id": image, "segmentation": None, "keypoints": None}
             super().read_annotation(numbered)
             self.segment_ids.append(segment["id"])

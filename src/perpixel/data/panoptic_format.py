@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Int32, UInt8
 from numpy import ndarray
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
+from perpixel.data.image import UNREADABLE, opened
 from perpixel.errors import InputError
 from perpixel.structures import Segments, Stuff
 
@@ -45,9 +44,9 @@ def read_colors(path: Path, size: tuple[int, int] | None = None) -> UInt8[ndarra
         InputError: no such file, no picture of three channels, or not of (height, width) `size`.
     """
     try:
-        with Pillow.open(path) as picture:
+        with opened(path) as picture:
             mode, colors = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a picture of segments ({error})") from error
     if mode != "RGB":
         raise InputError(f"{path}: has the mode {mode}; a picture of segments has 3 channels of 8 bits (RGB)")

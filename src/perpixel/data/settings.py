@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perpixel.config import ConfigError, from_dict
+from perpixel.data.place import expanded
 from perpixel.data.text import read_yaml
 
 
@@ -158,4 +159,4 @@ def load_data_yaml(path: str | Path) -> dict[str, Any]:
 def _beside(folder: Path, source: str) -> str:
     """A source relative to `folder`; made-up sources (shapes:N, scenes:N, figures:N, crowds:N) stay as they are."""
     made_up = source.startswith(("shapes:", "scenes:", "figures:", "crowds:"))
-    return source if made_up else str(folder / Path(source).expanduser())
+    return source if made_up else str(folder / expanded(source))

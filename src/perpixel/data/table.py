@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from perpixel.data.dataset import Dataset, Image, Polygons, Record, Rle, Shape, flip_pairs
@@ -197,9 +197,7 @@ class TableDataset(Dataset):
             raise IndexError(index)
         rows = slice(self._first[index], self._first[index + 1])
         height, width = (int(side) for side in self._sizes[index])
-        boxes = self._boxes[rows].copy()
-        boxes[:, 2:] += boxes[:, :2]
-        boxes = np.clip(boxes, 0, [width, height, width, height])
+        boxes = np.clip(self.stated_boxes(index), 0, [width, height, width, height])
         return Record(
             id=self._ids[index],
             path=self.path(index),
@@ -211,6 +209,12 @@ class TableDataset(Dataset):
             crowd=self._crowd[rows],
             annotation_ids=self._annotation_ids[rows],
         )
+
+    def stated_boxes(self, index: int) -> Float64[ndarray, "n 4"]:
+        """The boxes of image `index` as the files say them: xyxy, not clipped to the image."""
+        boxes = self._boxes[self._first[index] : self._first[index + 1]].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        return boxes
 
     def image(self, index: int) -> Image:
         """The pixels of image `index`, upright RGB."""

@@ -21,6 +21,8 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason})") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"{str(path)!r} cannot be read ({error})") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

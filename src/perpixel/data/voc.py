@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image as Pillow
 
-from perpixel.data.dataset import box_fault
+from perpixel.data.dataset import box_fault, size_fault
 from perpixel.data.extras import Extras, element_value, from_text
-from perpixel.data.image import SUFFIXES, image_size
+from perpixel.data.image import SUFFIXES, UNREADABLE, image_size, opened
 from perpixel.data.labels import align_classes
 from perpixel.data.masks import encode
+from perpixel.data.place import ImageFolder, climbs
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.data.text import read_text
 from perpixel.errors import InputError
@@ -98,6 +98,7 @@ class _Reader:
     ) -> None:
         self.annotations, self.folder, self.masks, self.faults = annotations, folder, masks, faults
         self.extras = extras
+        self.images = ImageFolder(folder)
         self.table = TableBuilder()
         self.names: list[str] = []
         self.files = {}
@@ -111,11 +112,13 @@ class _Reader:
         if stem in self.seen:
             return self.faults.report(f"{path}: the image is listed twice")
         self.seen.add(stem)
+        if climbs(stem):
+            return self.faults.report(f"{path}: lies outside {self.annotations}, and the split names it")
         try:
             root = ElementTree.parse(path).getroot()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self.faults.report(f"{path}: there is no such annotation file, but the split names it")
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:  # also an unknown encoding
             return self.faults.report(f"{path}: is not valid xml ({error})")
         objects = root.findall("object")
         file = self.files.get(stem) or self._named_file(root)
@@ -123,8 +126,12 @@ class _Reader:
             return self.faults.report(
                 f"{path}: there is no image {stem} in {self.folder}, with its {len(objects)} objects left out"
             )
+        if fault := self.images.fault(file):
+            return self.faults.report(f"{path}: the image {file} {fault}, with its {len(objects)} objects left out")
         try:
             size = _stated_size(root) or image_size(self.folder / file)
+            if fault := size_fault(size):
+                raise InputError(f"{path}: size {size[1]}x{size[0]} {fault}")
         except InputError as error:
             return self.faults.report(f"{error}, with its {len(objects)} objects left out")
         row = self.table.add_image(stem, file, size)
@@ -153,7 +160,7 @@ class _Reader:
 
     def _named_file(self, root: ElementTree.Element) -> str | None:
         name = (root.findtext("filename") or "").strip()
-        return name if name and (self.folder / name).is_file() else None
+        return name if name and self.images.fault(name) is None else None
 
     def dataset(self, source: str, classes: Sequence[str] | None) -> TableDataset:
         if not self.table.image_ids:
@@ -196,7 +203,7 @@ def _box(name: str, entry: ElementTree.Element, size: tuple[int, int]) -> array:
     return array("d", (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1))
 
 
-def mask_codes(path: Path, size: tuple[int, int], boxes: Sequence[array]) -> list[bytes]:
+def mask_codes(path: Path, size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> list[bytes]:
     """The run-length code of each box's mask; empty where none is drawn.
 
     Args:
@@ -231,9 +238,9 @@ def mask_codes(path: Path, size: tuple[int, int], boxes: Sequence[array]) -> lis
 
 def _numbers(path: Path, size: tuple[int, int]) -> UInt8[ndarray, "h w"]:
     try:
-        with Pillow.open(path) as picture:
+        with opened(path) as picture:
             mode, numbers = picture.mode, np.asarray(picture)
-    except OSError as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a picture ({error})") from error
     if mode not in ("P", "L"):
         raise InputError(f"{path}: is of mode {mode}, not a palette picture whose values number the objects")
@@ -245,7 +252,7 @@ def _numbers(path: Path, size: tuple[int, int]) -> UInt8[ndarray, "h w"]:
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
     """(height, width) of the xml; None where it is absent or zero, as some tools write it."""
     values = [root.findtext(f"size/{side}") or "" for side in ("height", "width")]
-    if not all(value.strip().isdigit() and int(value) > 0 for value in values):
+    if not all(value.strip().isdecimal() and len(value) < 10 and int(value) > 0 for value in values):
         return None
     return int(values[0]), int(values[1])
 

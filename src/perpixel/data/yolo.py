@@ -3,9 +3,11 @@
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any
 
+from perpixel.config import short
 from perpixel.data.dataset import box_fault
 from perpixel.data.extras import Extras
 from perpixel.data.image import SUFFIXES, image_size
@@ -81,7 +83,7 @@ class _Reader:
         labels = label_file(file)
         lines: list[str] = []
         try:
-            lines = read_text(labels).splitlines() if labels.is_file() else []
+            lines = read_text(labels).splitlines() if isfile(labels) else []
             size = image_size(file)
         except InputError as error:
             return self.faults.report(f"{error}, with its {sum(map(bool, map(str.strip, lines)))} objects left out")
@@ -182,7 +184,7 @@ def _names(path: Path, settings: dict[str, Any]) -> dict[int, str]:
     if isinstance(names, list):
         names = {number: name for number, name in enumerate(names) if str(name).strip()}
     if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
-        raise InputError(f"{path}: names={names!r} is neither a list nor number: name")
+        raise InputError(f"{path}: names={short(names)} is neither a list nor number: name")
     found = {number: str(name).strip() for number, name in sorted(names.items())}
     if len(set(found.values())) < len(found):
         raise InputError(f"{path}: names holds a class twice; make each name unique")
@@ -197,7 +199,7 @@ def _keypoint_layout(path: Path, settings: dict[str, Any]) -> tuple[int, int]:
         case [int(count), 2 | 3 as dimensions] if count > 0:
             return count, dimensions
         case other:
-            raise InputError(f"{path}: kpt_shape={other!r} is not [keypoints, 2 or 3]")
+            raise InputError(f"{path}: kpt_shape={short(other)} is not [keypoints, 2 or 3]")
 
 
 def _keypoint_names(settings: dict[str, Any], count: int) -> tuple[str, ...]:
@@ -212,10 +214,10 @@ def _keypoint_names(settings: dict[str, Any], count: int) -> tuple[str, ...]:
 
 def _flip_pairs(path: Path, mirrored: Any, count: int) -> tuple[tuple[int, int], ...]:
     """Keypoints that change places in a mirror, from `flip_idx`: what each one becomes there."""
-    if not (isinstance(mirrored, list) and len(mirrored) == count and set(mirrored) == set(range(count))):
-        raise InputError(f"{path}: flip_idx={mirrored!r} does not hold each of the numbers 0 to {count - 1} once")
+    if not (isinstance(mirrored, list) and sorted(map(repr, mirrored)) == sorted(map(repr, range(count)))):
+        raise InputError(f"{path}: flip_idx={short(mirrored)} does not hold each of the numbers 0 to {count - 1} once")
     if any(mirrored[other] != keypoint for keypoint, other in enumerate(mirrored)):
-        raise InputError(f"{path}: flip_idx={mirrored!r} is not its own inverse: keypoints change places in pairs")
+        raise InputError(f"{path}: flip_idx={short(mirrored)} is not its own inverse: keypoints change places in pairs")
     return tuple((keypoint, other) for keypoint, other in enumerate(mirrored) if keypoint < other)
 
 
@@ -228,7 +230,7 @@ def _split_files(path: Path, settings: dict[str, Any], split: str) -> list[Path]
     files: list[Path] = []
     for entry in value if isinstance(value, list) else [value]:
         place = _place(path, root, str(entry))
-        if place.is_dir():
+        if isdir(place):
             files += _image_files(place)
         else:
             lines = read_text(place).split("\n")
@@ -240,7 +242,7 @@ def _place(path: Path, root: Path, entry: str) -> Path:
     """Where a split lies; exported data.yaml often say ../train/images for train/images beside them."""
     places = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
     for place in places:
-        if place.exists():
+        if exists(place):
             return place
     raise InputError(f"{path}: there is no {places[0]}; correct path or the split's entry")
 
