@@ -1,5 +1,7 @@
 """Photos from disk or from a sender: any PIL format in, upright 8-bit RGB out."""
 
+import struct
+import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +15,19 @@ from perpixel.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif")
 UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Pillow.DecompressionBombError)
+# What PIL's readers stumble over in damaged files.
+UNREADABLE += (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
+UNREADABLE += (struct.error, zlib.error)
+"""What a file that is no picture, or a damaged one, is met with."""
 _ORIENTATION = 0x0112
 _DRAWN_BY_OTHERS = ("EPS", "WMF")
 _SENT = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")

@@ -18,6 +18,8 @@ from perpixel.errors import InputError
 
 _READ = frozenset(("names", "nc", "path", "train", "val", "test", "kpt_shape", "kpt_names", "flip_idx"))
 
+_MOST_KEYPOINTS = 1000
+
 
 def read_yolo(
     source: Path,
@@ -196,10 +198,10 @@ def _keypoint_layout(path: Path, settings: dict[str, Any]) -> tuple[int, int]:
     match settings.get("kpt_shape"):
         case None:
             return 0, 0
-        case [int(count), 2 | 3 as dimensions] if count > 0:
+        case [int(count), 2 | 3 as dimensions] if 0 < count <= _MOST_KEYPOINTS:
             return count, dimensions
         case other:
-            raise InputError(f"{path}: kpt_shape={short(other)} is not [keypoints, 2 or 3]")
+            raise InputError(f"{path}: kpt_shape={short(other)} is not [keypoints, at most {_MOST_KEYPOINTS}, 2 or 3]")
 
 
 def _keypoint_names(settings: dict[str, Any], count: int) -> tuple[str, ...]:

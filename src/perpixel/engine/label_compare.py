@@ -1,6 +1,5 @@
 """Masks drawn from boxes against masks that were held back, annotation by annotation: no detection is involved."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
+from perpixel.config import load_json, short
+from perpixel.data.dataset import size_fault
 from perpixel.data.text import read_text
 from perpixel.engine.label_file import FIELD
 from perpixel.errors import InputError
@@ -65,10 +66,15 @@ def compare(truth: Path, masks: Mapping[str, Path]) -> list[Agreement]:
         ious, scores = [], []
         for number in common:
             size = images[wanted[number]["image_id"]]
-            code = _code(wanted[number]["segmentation"], size)
-            ious.append(_iou(code, _code(drawn[number]["segmentation"], size)))
-            scores.append(drawn[number][FIELD]["score"])
-            boxes.setdefault(number, _iou(code, _filled(drawn[number]["bbox"], size)))
+            try:
+                code = _code(wanted[number]["segmentation"], size)
+                ious.append(_iou(code, _code(drawn[number]["segmentation"], size)))
+                scores.append(float(drawn[number][FIELD]["score"]))
+                boxes.setdefault(number, _iou(code, _filled(drawn[number]["bbox"], size)))
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+                raise InputError(
+                    f"{truth} and {path}: annotation {short(number)}: segmentation, bbox or score cannot be used ({short(error)})"
+                ) from error
         found.append(Agreement(name, np.array(ious), np.array(scores, dtype=float), len(wanted) - len(common)))
     return [*found, Agreement("filled boxes", np.array(list(boxes.values())), None, len(wanted) - len(boxes))]
 
@@ -92,8 +98,8 @@ def print_agreements(rows: Sequence[Agreement]) -> None:
 def _masks(path: Path, drawn_only: bool) -> tuple[dict[Any, tuple[int, int]], dict[Any, dict[str, Any]]]:
     """Sizes of the images by id, and by id the annotations with a mask that are no crowds."""
     try:
-        document = json.loads(read_text(path))
-        images = {entry["id"]: (entry["height"], entry["width"]) for entry in document["images"]}
+        document = load_json(read_text(path))
+        images = {entry["id"]: _size(entry) for entry in document["images"]}
         kept = {
             entry["id"]: entry
             for entry in document["annotations"]
@@ -102,9 +108,21 @@ def _masks(path: Path, drawn_only: bool) -> tuple[dict[Any, tuple[int, int]], di
             and not entry.get("iscrowd")
             and (not drawn_only or (entry.get(FIELD) or {}).get("mask"))
         }
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be compared, it is no COCO file with ids and sizes ({error!r})") from error
+        missing = next((entry["image_id"] for entry in kept.values() if entry["image_id"] not in images), None)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: cannot be compared, it is no COCO file with ids and sizes ({short(error)})"
+        ) from error
+    if missing is not None:
+        raise InputError(f"{path}: cannot be compared: image_id={short(missing)} names no image")
     return images, kept
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int]:
+    size = entry["height"], entry["width"]
+    if type(size[0]) is not int or type(size[1]) is not int or size_fault(size):
+        raise ValueError(f"height and width {short(size)} are no size of an image")
+    return size
 
 
 def _code(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from perpixel.config import load_json
 from perpixel.data.dataset import box_fault
+from perpixel.data.place import ImageFolder
 from perpixel.data.text import read_text
 from perpixel.engine.files import write_atomically
 from perpixel.errors import InputError
@@ -136,10 +138,12 @@ class BoxFile:
 
     def write(self, path: Path) -> None:
         """Writes the file whole or not at all."""
-        text = json.dumps(self.document, ensure_ascii=False)
+        # Escaped beyond ASCII: a file may hold halves of letters that no encoding can write.
+        text = json.dumps(self.document)
         write_atomically(path, lambda file: _write_text(file, text))
 
     def _sort(self, folder: Path, replace: bool) -> None:
+        inside = ImageFolder(folder)
         places: dict[Any, int] = {}
         for place, entry in enumerate(self.document["images"]):
             if isinstance(entry, dict) and "id" in entry:
@@ -159,16 +163,19 @@ class BoxFile:
         for place in sorted(rows):
             entry = self.document["images"][place]
             image = ImageEntry(place, folder / str(entry.get("file_name")), _size(entry), tuple(rows[place]))
-            if isinstance(entry.get("file_name"), str):
-                self.images.append(image)
-            else:
+            name = entry.get("file_name")
+            if not isinstance(name, str):
                 self.refuse(image, f"{self.path}: images[{place}] has no file_name")
+            elif fault := inside.fault(name):
+                self.refuse(image, f"{self.path}: images[{place}]: {image.path} {fault}")
+            else:
+                self.images.append(image)
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        document = load_json(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path}: is not valid json ({error}); perhaps the file was cut short") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: holds no COCO ground truth, which is an object with images and annotations")
@@ -182,7 +189,7 @@ def _usable(annotation: Any) -> bool:
     if not isinstance(annotation, dict) or "image_id" not in annotation:
         return False
     box = annotation.get("bbox")
-    return isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
+    return isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and not abs(v) > 1e300 for v in box)
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from perpixel.data.image import SUFFIXES, read_image, to_rgb
+from perpixel.data.place import expanded
 from perpixel.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -84,17 +86,19 @@ class Video:
     def rate(self) -> float:
         """Frames a second, 25 where the source does not say."""
         with closing(self._open()) as reader:
-            return reader.get(opencv().CAP_PROP_FPS) or 25.0
+            rate = reader.get(opencv().CAP_PROP_FPS)
+            return rate if 0 < rate < 1000 else 25.0
 
     def length(self) -> int | None:
         """Number of frames the file states; None for a camera."""
         if self.path is None:
             return None
         with closing(self._open()) as reader:
-            return int(reader.get(opencv().CAP_PROP_FRAME_COUNT)) or None
+            count = int(reader.get(opencv().CAP_PROP_FRAME_COUNT))
+            return count if 0 < count < 2**31 else None  # damaged files state anything
 
     def _open(self) -> "_Reader":
-        if self.path is not None and not self.path.is_file():
+        if self.path is not None and not isfile(self.path):
             raise InputError(f"{self.path}: no such video file")
         return _Reader(self.place if isinstance(self.place, int) else str(self.place), self.name)
 
@@ -142,7 +146,7 @@ Anything = One | Iterable[One]
 
 def as_video(source: str | Path) -> str | Path | Video:
     """A folder as the frames of one video; everything else as it is."""
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     return FrameFolder(str(folder), folder) if folder.is_dir() else source
 
 
@@ -211,16 +215,16 @@ def _listed_path(source: str | Path) -> Iterator[Source]:
     text = str(source)
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://|(https?|ftp|rtsp):/", text):
         raise InputError(f"{text} is a URL: download it and give the file, since perpixel reads no network addresses")
-    path = Path(source).expanduser()
+    path = expanded(source)
     camera = _camera(source)
     if camera is not None:
         yield Video(f"camera {camera}", camera)
-    elif path.is_dir():
+    elif isdir(path):
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES + VIDEO_SUFFIXES and p.is_file())
         if not found:
             raise InputError(f"{path} holds no photo or video ({', '.join(SUFFIXES[:4])} ...)")
         yield from (_file(p) for p in found)
-    elif not path.exists() and glob.has_magic(text):
+    elif not exists(path) and glob.has_magic(text):
         found = sorted(glob.glob(str(path), recursive=True))
         if not found:
             raise InputError(f"no file matches the pattern {text}")
@@ -237,13 +241,13 @@ def _file(path: Path) -> Source:
 
 def _camera(source: str | Path) -> int | None:
     """The camera's number where the text is nothing but a number and no file has that name."""
-    return int(source) if isinstance(source, str) and source.isdecimal() and not Path(source).exists() else None
+    return int(source) if isinstance(source, str) and source.isdecimal() and not exists(source) else None
 
 
 def _is_photo_file(path: Path) -> bool:
-    if path.suffix.lower() in VIDEO_SUFFIXES or path.expanduser().is_dir() or _camera(str(path)) is not None:
+    if path.suffix.lower() in VIDEO_SUFFIXES or isdir(expanded(path)) or _camera(str(path)) is not None:
         return False
-    return path.exists() or not glob.has_magic(str(path))
+    return exists(path) or not glob.has_magic(str(path))
 
 
 def _in_memory(source: Image.Image | np.ndarray | torch.Tensor) -> Photo:
