@@ -23,6 +23,7 @@ from perpixel.data.grouped import (
     polygon_part,
 )
 from perpixel.data.labels import align_classes
+from perpixel.data.place import ImageFolder
 from perpixel.data.table import Faults, TableBuilder, TableDataset
 from perpixel.errors import InputError
 
@@ -136,10 +137,10 @@ class _Reader:
         if not self.images:
             raise InputError(f"{self.path}: has no image that can be used")
         folder = images or images_folder(self.path, next(iter(self.images)))
-        table, names = TableBuilder(), []
+        inside, table, names = ImageFolder(folder), TableBuilder(), []
         for name, (size, parts) in self.images.items():
-            if not (folder / name).is_file():
-                self.faults.report(f"{self.path}: there is no image {name} in {folder}, with its {len(parts)} shapes")
+            if fault := inside.fault(name):
+                self.faults.report(f"{self.path}: the image {folder / name} {fault}, with its {len(parts)} shapes")
                 continue
             add_objects(table, table.add_image(name, name, size), size, parts, names, self.extras)
         if not table.image_ids:

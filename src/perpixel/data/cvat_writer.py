@@ -90,7 +90,7 @@ class CvatWriter(Writer):
         group = {} if part.group is None else {"group_id": str(part.group)}
         kind, geometry = _geometry(part)
         element = ElementTree.Element(kind, {"label": part.label, **geometry, **said, **group})
-        for name, value in ({CROWD: True} if part.crowd else {}).items() | extra.items():
+        for name, value in (extra | ({CROWD: True} if part.crowd else {})).items():
             ElementTree.SubElement(element, "attribute", {"name": xml_text(name)}).text = to_text(value)
         return element
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from os.path import commonpath
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from perpixel.data.dataset import Dataset, Rle, Shape
 from perpixel.data.extras import KNOWN, Extras
 from perpixel.data.masks import patch_code
 from perpixel.data.open import open_dataset
+from perpixel.data.place import climbs
 from perpixel.data.table import TableDataset
 from perpixel.errors import InputError
 
@@ -222,7 +223,6 @@ def _files(dataset: Dataset, images: list[dict[str, Any]]) -> dict[int | str, st
             for entry, path in zip(images, paths, strict=True)
         ]
     for name in names:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in name:
+        if climbs(name):
             raise InputError(f"{dataset.name}: the image {name!r} leaves the folder of the images; rename it")
     return {entry["id"]: name.replace("\\", "/") for entry, name in zip(images, names, strict=True)}

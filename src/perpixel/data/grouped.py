@@ -51,7 +51,7 @@ class Part:
     fields: tuple[str, ...] = ()
 
 
-def polygon_part(points: Sequence[Sequence[float]]) -> tuple[Box, Shape]:
+def polygon_part(points: Sequence[Sequence[float | int]]) -> tuple[Box, Shape]:
     """Extent and shape of a polygon's points.
 
     Raises:
@@ -64,7 +64,7 @@ def polygon_part(points: Sequence[Sequence[float]]) -> tuple[Box, Shape]:
 
 
 def ellipse_points(
-    center: tuple[float, float], radii: tuple[float, float], turn: float = 0.0, corners: int = 64
+    center: tuple[float | int, float | int], radii: tuple[float, float], turn: float = 0.0, corners: int = 64
 ) -> list[tuple[float, float]]:
     """An ellipse as a polygon; `turn` in degrees, clockwise on the screen."""
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))

@@ -131,12 +131,17 @@ class _Reader:
         return add_objects(self.table, row, size, parts, self.names, self.extras)
 
     def _image(self, file: Path, name: str) -> Path | None:
-        """The image of a file: by its imagePath, which may be of Windows, or with the file's own name."""
+        """The image of a file: by its imagePath, which may be of Windows, or with the file's own name.
+
+        An imagePath often leads to a folder beside the source; whatever lies farther away is none of the data set's business.
+        """
         named = Path(name.replace("\\", "/"))
         place = self.images or file.parent
         candidates = [place / (named.name if self.images else named), place / named.name]
         candidates += [place / f"{file.stem}{suffix}" for suffix in SUFFIXES]
-        return next((path for path in candidates if path.is_file()), None)
+        near = (self.images or self.source.resolve().parent).resolve()
+        usable = [path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file()]
+        return next((path for path in usable if path.resolve().is_relative_to(near)), None)
 
     def dataset(self, classes: Sequence[str] | None) -> TableDataset:
         """The data set of all that was read."""

@@ -73,7 +73,7 @@ def _near_pairs(signs: UInt8[ndarray, "n 64"], pictures: Float32[ndarray, "n 256
         ends = np.flatnonzero(np.diff(keys[order], append=-1)) + 1
         for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
             members = order[begin:end]
-            for at, one in enumerate(members[:-1]):
+            for at, one in enumerate(members[:-1].tolist()):
                 others = members[at + 1 :]
                 others = others[(signs[others] != signs[one]).sum(1) <= MOST_SIGNS]
                 others = others[np.abs(pictures[others] - pictures[one]).mean(1) <= MOST_GREY]
