@@ -20,7 +20,7 @@ from perpixel.errors import InputError
 BLOCK = 1 << 20
 MEGABYTE = 1e6
 RETRIES = 4
-"""Attempts in a row that bring nothing; one that brings something starts the count again."""
+"""Attempts in a row that bring nothing new; one that does starts the count again."""
 TIMEOUT = 30.0
 """Seconds without a byte after which an attempt is given up."""
 
@@ -65,19 +65,18 @@ def download(address: str, target: Path, sha256: str = "", pause: float = 1.0) -
     """
     _check_scheme(address, address)
     part, version = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.version")
-    failures = 0
+    failures, most, answered = 0, _size(part), False
     while True:
-        before = _size(part)
         try:
             stated = _attempt(address, part, version)
             break
         except _Cut as cut:
-            gained = _size(part) > before
-            failures = 0 if gained else failures + 1
-            # What never answered at all will not answer in a second either.
-            if failures > RETRIES or not (cut.answered or gained or _size(part)):
+            gained = _size(part) > most  # than ever before: what is fetched again is no progress
+            failures, most = 0 if gained else failures + 1, max(most, _size(part))
+            answered = answered or cut.answered
+            if failures > RETRIES or not answered:  # what never answered at all will not in a second either
                 raise Unreachable(address, str(cut)) from cut
-            time.sleep(pause * 2**failures)
+            time.sleep(pause * 2 ** max(failures - 1, 0))
     came = digest(part)
     for wanted, whose in ((sha256, "published"), (stated.sha256, "stated by the host")):
         if not came.startswith(wanted):
