@@ -15,7 +15,7 @@ from PIL import Image
 
 from perpixel.data.image import read_image
 from perpixel.engine.segments_picture import draw_segments
-from perpixel.engine.visualize import Style, draw, instance_colors
+from perpixel.engine.visualize import Style, draw, instance_colors, track_colors
 from perpixel.errors import InputError
 from perpixel.ops.mask_windows import encoded
 from perpixel.ops.runs import Run, decode
@@ -41,6 +41,8 @@ class Instances:
         segments: every pixel of the photo, from a panoptic model, or None. They are the model's own choice: neither `keep` nor a
             choice of rows changes them.
         stuff_names: the classes without objects that the model knows: labels of segments go on with them.
+        tracks: (n,) numbers of the objects over the frames of a video, from 1; 0 where an object is not followed (yet). None
+            without tracking.
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -56,6 +58,7 @@ class Instances:
     frame: int | None = None
     segments: Segments | None = None
     stuff_names: tuple[str, ...] = ()
+    tracks: Int[np.ndarray, " n"] | None = None
 
     @classmethod
     def from_detections(
@@ -129,6 +132,7 @@ class Instances:
             labels=self.labels[index],
             runs=None if self.runs is None else tuple(self.runs[row] for row in index),
             keypoints=None if self.keypoints is None else self.keypoints[index],
+            tracks=None if self.tracks is None else self.tracks[index],
         )
 
     def __repr__(self) -> str:
@@ -202,13 +206,21 @@ class Instances:
         return draw(
             image,
             self.boxes,
-            [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)],
-            instance_colors(self.labels.tolist(), len(self.class_names)),
+            self._texts(),
+            instance_colors(self.labels.tolist(), len(self.class_names))
+            if self.tracks is None
+            else track_colors(self.tracks.tolist()),
             None if self.runs is None else (self.mask(row) for row in range(len(self))),
             self.keypoints,
             self.skeleton,
             style,
         )
+
+    def _texts(self) -> list[str]:
+        """What is written at each instance."""
+        if self.tracks is None:
+            return [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
+        return [f"{name} {number or '?'}" for name, number in zip(self.names, self.tracks.tolist(), strict=True)]
 
     def save(self, path: str | Path, style: Style | None = None) -> Path:
         """Writes `plot()` to a file; the ending chooses the format (jpg, png, webp).
@@ -224,7 +236,7 @@ class Instances:
         return target
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """COCO results, a dict an instance: bbox as xywh, score, and segmentation and keypoints where there are any.
+        """COCO results, a dict an instance: bbox as xywh, score, and segmentation, keypoints and track_id where there are any.
 
         Args:
             image_id: the photo in the data set.
@@ -246,6 +258,8 @@ class Instances:
             if self.keypoints is not None:
                 # COCO counts keypoints by pixel index; here a pixel's centre lies half a pixel further.
                 result["keypoints"] = (self.keypoints[row] - (0.5, 0.5, 0)).reshape(-1).tolist()
+            if self.tracks is not None:
+                result["track_id"] = int(self.tracks[row])
             results.append(result)
         return results
 

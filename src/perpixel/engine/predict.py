@@ -21,7 +21,19 @@ from perpixel.engine.gallery import GalleryItem, write_gallery
 from perpixel.engine.instances import Instances
 from perpixel.engine.panoptic_files import PanopticFiles
 from perpixel.engine.prediction_files import PictureWriter, ResultsFile, unique_names
-from perpixel.engine.sources import Anything, Frame, Photo, Source, is_camera, is_single, is_stream, list_sources
+from perpixel.engine.sources import (
+    VIDEO_SUFFIXES,
+    Anything,
+    Frame,
+    Photo,
+    Source,
+    Video,
+    is_camera,
+    is_single,
+    is_stream,
+    list_sources,
+)
+from perpixel.engine.track import TrackSettings, tracked
 from perpixel.engine.visualize import Style
 from perpixel.errors import InputError
 from perpixel.models.heads import Model
@@ -251,6 +263,8 @@ def predict_to_folder(
     style: Style | None = None,
     progress: bool = True,
     title: str = "perpixel: predictions",
+    track: TrackSettings | None = None,
+    frames_apart: bool = False,
 ) -> Predicted:
     """Predicts on everything in `source` and writes annotated pictures, one COCO results file and a page to look at.
 
@@ -261,39 +275,53 @@ def predict_to_folder(
         predictor: the model.
         source: as `list_sources` takes it.
         out: folder for ``results.json``, ``gallery.html`` and the pictures, of a panoptic model ``panoptic.json`` and
-            ``panoptic/`` too; made where it is missing.
+            ``panoptic/`` too; made where it is missing. Or, of a source that is one video, the .mp4 to write: its results go into
+            the .json beside it.
         score: smallest score kept.
         gallery: photos shown on the page at most; 0 writes none.
         style: how pictures are drawn.
         progress: whether to show a bar.
         title: heading of the page.
+        track: follow objects over the frames of each video.
+        frames_apart: write a picture of each frame of a video, in a folder, in place of a video.
 
     Raises:
         InputError: the source as a whole is wrong, or `out` cannot be written.
     """
-    folder = Path(out)
+    alone = Path(out) if Path(out).suffix.lower() in VIDEO_SUFFIXES else None
+    folder = Path(out) if alone is None else alone.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made a folder: {error.strerror}") from error
     listed = list(list_sources(source))
+    if alone is not None and (alone.suffix.lower() != ".mp4" or len(listed) != 1 or not isinstance(listed[0], Video)):
+        raise InputError(f"{alone} is written of one video, as .mp4: name a folder for everything else")
+    if track is not None and not any(isinstance(item, Video) for item in listed):
+        raise InputError("objects are followed through a video: give a video, or a folder with its frames")
     lengths = [1 if isinstance(item, Photo) else item.length() for item in listed]
     total = None if None in lengths else sum(length or 0 for length in lengths)
     names = unique_names([item.path.name if item.path else f"{item.name}.png" for item in listed])
+    json_file = folder / "results.json" if alone is None else alone.with_suffix(".json")
+    if alone is not None:
+        names = [alone.name]
     pictures: list[Path] = []
     refused: list[str] = []
     shown: list[GalleryItem] = []
     photos = instances = 0
     with (
-        ResultsFile(folder / "results.json") as results,
+        ResultsFile(json_file) as results,
         PanopticFiles(folder, predictor.class_names, predictor.category_ids, predictor.stuff) as segments,
         counting_bar("predict", total, show=progress) as bar,
     ):
         opened = ahead(_opened(item) for item in listed)
         for item, name, frames in zip(listed, names, opened, strict=True):
             try:
-                with PictureWriter(folder / name, item, style) as writer:
-                    for found in predictor.stream_frames(frames, score):
+                with PictureWriter(folder / name, item, style, frames_apart) as writer:
+                    followed = track if isinstance(item, Video) else None
+                    lowest = score if followed is None else min(score, followed.low)
+                    stream = predictor.stream_frames(frames, lowest)
+                    for found in stream if followed is None else tracked(stream, followed, score):
                         photos, instances = photos + 1, instances + len(found)
                         writer.add(found)
                         label = name if found.frame is None else f"{name} frame {found.frame}"
@@ -313,4 +341,4 @@ def predict_to_folder(
         notes = [f"{photos} photos or frames, {instances} objects with a score of {score:g} or more"]
         notes += [f"left out: {sentence}" for sentence in refused]
         page = write_gallery(folder / "gallery.html", shown, title, score=score, notes=notes)
-    return Predicted(pictures, folder / "results.json", page, photos, instances, refused, segments.written)
+    return Predicted(pictures, json_file, page, photos, instances, refused, segments.written)

@@ -55,14 +55,14 @@ class ResultsFile:
 
 
 class PictureWriter:
-    """Writes what was found in one source: a picture of a photo, a video of a video."""
+    """Writes what was found in one source: a picture of a photo; of a video a video, or a folder with a picture of each frame."""
 
-    def __init__(self, path: Path, source: Source, style: Style | None):
-        self.path = path
+    def __init__(self, path: Path, source: Source, style: Style | None, frames_apart: bool = False):
+        self.path, self._apart = path, frames_apart
         self._source, self._style = source, style
         self._writer: Any = None
         if isinstance(source, Video):
-            self.path = path.with_suffix(".mp4")
+            self.path = path.with_name(f"{path.stem}_frames") if frames_apart else path.with_suffix(".mp4")
             # Video frames keep their size, whatever it is, unless the style gives a scale.
             style = style or Style()
             self._style = replace(style, scale=style.scale or 1)
@@ -76,6 +76,10 @@ class PictureWriter:
         """Draws one photo or the next frame."""
         if not isinstance(self._source, Video):
             found.save(self.path, self._style)
+            return
+        if self._apart:
+            file = found.path if found.path is not None and found.path.suffix.lower() in WRITABLE else None
+            found.save(self.path / (f"{found.frame or 0:06}.jpg" if file is None else file.name), self._style)
             return
         picture = np.asarray(found.plot(self._style))
         if self._writer is None:

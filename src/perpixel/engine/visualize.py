@@ -233,6 +233,11 @@ def _overlap(a: Rectangle, b: Rectangle) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
+def track_colors(tracks: Sequence[int]) -> list[Color]:
+    """A colour a track, the same in every frame; grey where an object is not followed."""
+    return [color(number - 1) if number else (170, 170, 170) for number in tracks]
+
+
 def instance_colors(labels: Sequence[int], classes: int) -> list[Color]:
     """A colour a class; where there is only one class, a colour an instance."""
     return [color(label if classes > 1 else row) for row, label in enumerate(labels)]
