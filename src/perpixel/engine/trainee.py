@@ -16,6 +16,7 @@ from perpixel.engine.distributed import World
 from perpixel.engine.optimize import build_optimizer
 from perpixel.engine.recipe import Recipe, built
 from perpixel.engine.settings import Training
+from perpixel.engine.weights import checkpoint_file
 from perpixel.errors import InputError
 from perpixel.models.heads import Losses, Model
 from perpixel.nn.backbones import without_pretrained
@@ -100,7 +101,7 @@ def build_trainee(
     config = without_pretrained(recipe.model) if starts_from_file else recipe.model
     model: nn.Module = built(config, len(class_names), stuff, recipe.name)
     if fresh and training.init_from is not None:
-        anew = initialize_from(cast(Model, model), training.init_from, class_names)
+        anew = initialize_from(cast(Model, model), checkpoint_file(training.init_from), class_names)
         notes.append(f"weights from {training.init_from}" + (f"; these start anew: {', '.join(anew)}" if anew else ""))
     if training.sync_batch_norm and world.size > 1:
         from timm.layers.norm_act import convert_sync_batchnorm

@@ -5,6 +5,7 @@ from huggingface_hub import ModelCardData
 
 from perpixel.config import to_dict
 from perpixel.engine.checkpoint import Checkpoint
+from perpixel.engine.weights_table import PUBLISHED
 
 SHOWN = 100
 """Classes named on the card."""
@@ -91,6 +92,9 @@ def _numbers(checkpoint: Checkpoint) -> str:
 def _data(checkpoint: Checkpoint) -> str:
     data, start = checkpoint.recipe.data, checkpoint.recipe.training.init_from
     text = f"Trained on `{data.train}`, validated on `{data.val}`."
+    if start in PUBLISHED:
+        publisher = PUBLISHED[start].publisher
+        return f"{text} Started from `{start}`, whose weights {publisher.name} published ({publisher.licence})."
     return f"{text} Started from `{start}`." if start else text
 
 

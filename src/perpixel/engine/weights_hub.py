@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from perpixel import __version__
 from perpixel.config import from_dict, to_dict
@@ -39,8 +40,7 @@ from perpixel.errors import InputError
 from perpixel.nn.pretrained import hub_answers
 
 FILE, RECIPE, CARD = "model.safetensors", "recipe.json", "README.md"
-REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
-NAME = re.compile(rf"hf:({REPOSITORY})(?:@(\w(?:\.?[\w/-])*))?")
+NAME = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(\w(?:\.?[\w/-])*))?")
 
 
 def hub_file(name: str) -> Path:
@@ -55,12 +55,27 @@ def hub_file(name: str) -> Path:
     found = NAME.fullmatch(name)
     if found is None:
         raise InputError(f"{name} is no name of the Hugging Face hub: write hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
-    repository, revision = found[1], found[2] or constants.DEFAULT_REVISION
+    repository, revision = _checked(found[1]), found[2] or constants.DEFAULT_REVISION
     new = not isinstance(try_to_load_from_cache(repository, FILE, revision=revision), str)
     path = Path(_fetch(repository, revision, FILE))
     if new:
         print(f"perpixel: {name}: {_licence(repository, revision)}", file=sys.stderr, flush=True)
     return path
+
+
+def _checked(repository: str) -> str:
+    """The name of a repository, if it is one.
+
+    Raises:
+        InputError: it is none, by the hub's own rules.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InputError(f"{repository} is no name that the hub allows: {_first_line(error)}") from error
+    if "/" not in repository:
+        raise InputError(f"{repository} has no owner: write OWNER/NAME")
+    return repository
 
 
 def _fetch(repository: str, revision: str, file: str) -> str:
@@ -102,8 +117,6 @@ def _fetch(repository: str, revision: str, file: str) -> str:
         raise InputError(
             f"hf:{repository} has no {file} in revision {revision}: it is no repository that `perpixel push` filled"
         ) from error
-    except HFValidationError as error:
-        raise InputError(f"{repository} is no name that the hub allows: {_first_line(error)}") from error
     except (HTTPError, OSError) as error:
         raise InputError(f"{address} cannot be read: {_first_line(error)}") from error
 
@@ -136,9 +149,8 @@ def push(path: str | Path, repository: str, licence: str, private: bool = False,
     Raises:
         InputError: no checkpoint, weights of others, or the hub refuses.
     """
-    if not re.fullmatch(REPOSITORY, repository):
-        raise InputError(f"{repository} is no name of a repository: write OWNER/NAME")
     checkpoint = load_checkpoint(path)
+    _checked(repository)
     if checkpoint.origin is not None:
         raise InputError(
             f"{path} holds weights that {checkpoint.origin.publisher} published ({checkpoint.origin.licence}): they are not "
