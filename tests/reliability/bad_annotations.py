@@ -255,8 +255,10 @@ def yolo(base: Path) -> Target:
         named = sum(": line " in note for note in notes)
         wanted = len([line for line in content.decode("utf-8-sig", "replace").splitlines() if line.strip()])
         if images + sum("objects left out" in note for note in notes) == 3 and objects + goes_with + named != wanted:
-            if not any("is not UTF-8" in note for note in notes):
-                return f"silent drop: {wanted} lines in, {objects} out, {goes_with + named} named: {notes}"
+            unread = any("is not UTF-8" in note for note in notes)
+            return (
+                None if unread else f"silent drop: {wanted} lines in, {objects} out, {goes_with + named} named: {notes}"
+            )
         return None
 
     return case
@@ -273,7 +275,7 @@ def odgt(base: Path) -> Target:
         lines[place] = damaged_json(rows[place], random)
         content = b"\n".join(lines)
         (folder / "a.odgt").write_bytes(content)
-        images, objects, notes = use(str(folder / "a.odgt"), base / "images", random, masks=False)
+        images, _, notes = use(str(folder / "a.odgt"), base / "images", random, masks=False)
         if images < 0:
             return notes[0]
         full = len([line for line in content.decode("utf-8", "replace").splitlines() if line.strip()])

@@ -30,12 +30,13 @@ if __name__ == "__main__":
 
 from bad_annotations import ANNOTATIONS
 from bad_files import FILES
+from bad_requests import REQUESTS
 from bad_settings import SETTINGS
 
 from perpixel.errors import InputError
 
 Target = Callable[[Random, Path], str | None]
-TARGETS: dict[str, Callable[[Path], Target]] = ANNOTATIONS | FILES | SETTINGS
+TARGETS: dict[str, Callable[[Path], Target]] = ANNOTATIONS | FILES | SETTINGS | REQUESTS
 """By name: a folder for what all cases share -> a case: (random, folder of its own files) -> None, or what is wrong."""
 
 SECONDS = 20

@@ -81,7 +81,7 @@ def _refuse_bomb(path: Path) -> None:
         return  # no zip, or a damaged one: its reader says so
     if unpacked > max(_LARGE, _RATIO * path.stat().st_size):
         raise InputError(
-            f"{path} would unpack to {unpacked / 2**30:.0f} GiB, far more than weights would: it is not read"
+            f"{path} would unpack to {unpacked / 2**20:.0f} MiB, far more than weights would: it is not read"
         )
 
 
