@@ -165,7 +165,7 @@ def test_evaluate_and_its_files(run_folder, tmp_path, capsys):
     assert main(["evaluate", str(run_folder / "last.safetensors"), "--out", str(out), "--examples", "2"]) == 0
     assert "AP50" in capsys.readouterr().out
     numbers = json.loads((out / "metrics.json").read_text())
-    assert "bbox/AP" in numbers["summary"] and (out / "gallery.html").exists() and (out / "results.json").exists()
+    assert "bbox/AP" in numbers["summary"] and (out / "report.html").exists() and (out / "results.json").exists()
     assert main(["evaluate", str(run_folder / "last.safetensors"), "--augmented", "96", "128"]) == 0
     # Settings of the model count too: nothing scores above 1, so nothing is found.
     nothing = "model.selection.threshold=1.0"

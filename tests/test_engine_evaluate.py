@@ -35,7 +35,7 @@ def test_a_model_that_sees_everything():
     assert [r["image_id"] for r in found.results] == [100, 101, 102, 103]
     assert {r["category_id"] for r in found.results} == {7}
     assert found.results[2]["bbox"] == pytest.approx([18, 8, 20, 32], abs=1)
-    assert found.examples == {}
+    assert found.examples == () and found.mistakes == {}
 
 
 def test_masks_are_scored_where_both_have_them():
@@ -59,13 +59,17 @@ def test_nothing_found_is_zero():
     assert masks.summary["segm/AP"] == 0
 
 
-def test_examples_are_spread_over_the_set():
+def test_examples_are_the_worst_the_best_and_some_between():
+    """All squares are found: with room for all images the empty one comes first, as nothing in it is right."""
     dataset = Squares(9)
-    found = evaluate(BrightSquare(), dataset, batches_of(dataset, DATA, batch_size=4), examples=3, progress=False)
-    assert list(found.examples) == [0, 3, 6]
-    assert found.examples[3].names == ["square"]
-    many = evaluate(BrightSquare(), dataset, batches_of(dataset, DATA, batch_size=4), examples=99, progress=False)
-    assert list(many.examples) == list(range(9))
+    every = evaluate(BrightSquare(), dataset, batches_of(dataset, DATA, batch_size=4), examples=9, progress=False)
+    assert [example.index for example in every.examples] == [8, *range(8)]
+    assert {example.group for example in every.examples} == {"all"}
+    assert every.examples[1].found.names == ["square"] and every.examples[1].note == "F1 1.00"
+    few = evaluate(BrightSquare(), dataset, batches_of(dataset, DATA, batch_size=4), examples=4, progress=False)
+    # Two worst, one best, and the first of the set, which is among the worst already.
+    assert [(example.index, example.group) for example in few.examples] == [(8, "worst"), (0, "worst"), (7, "best")]
+    assert few.mistakes["bbox"].tally.right == 8 and list(few.mistakes) == ["bbox"]
 
 
 def test_images_left_out_are_not_missed_objects():
@@ -95,7 +99,7 @@ def _one_of_two(rank: int, file: str, out: str) -> None:
     summary = {
         "summary": found.summary,
         "results": found.results,
-        "examples": list(found.examples),
+        "examples": [example.index for example in found.examples],
         "images": found.images,
     }
     Path(f"{out}.{rank}").write_text(json.dumps(summary))
@@ -111,7 +115,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
         found = json.loads((tmp_path / f"out.{rank}").read_text())
         assert found["summary"] == alone.summary
         assert found["results"] == alone.results
-        assert (found["examples"], found["images"]) == (list(alone.examples), alone.images)
+        assert (found["examples"], found["images"]) == ([e.index for e in alone.examples], alone.images)
 
 
 def _batch(box=(10, 8, 30, 40)) -> Batch:

@@ -81,16 +81,13 @@ def test_an_evaluation_becomes_a_page(tmp_path):
     evaluation = evaluate(
         BrightSquare(masks=True), dataset, batches_of(dataset, data, batch_size=2), examples=5, progress=False
     )
-    page = write_gallery(
-        tmp_path / "g.html", evaluation_items(dataset, evaluation), "Squares", evaluation.metrics
-    ).read_text()
+    page = write_gallery(tmp_path / "g.html", evaluation_items(dataset, evaluation), "Squares", score=0.3).read_text()
     items = documents(page)
-    assert [len(item["truth"]) for item in items] == [1, 1, 1, 1, 0]
-    assert items[0]["truth"][0]["box"] == [10.0, 8.0, 30.0, 40.0]
-    np.testing.assert_array_equal(decoded(items[0]["truth"][0]["mask"], [80, 60]), dataset.image(0)[:, :, 0] > 0)
-    settings = json.loads(re.search(r'id="settings">(.*?)</script>', page).group(1))
-    assert [m["kind"] for m in settings["metrics"]] == ["bbox", "segm"]
-    assert settings["metrics"][0]["summary"]["AP50"] == pytest.approx(1)
+    assert [len(item["truth"]) for item in items] == [0, 1, 1, 1, 1]
+    assert [item["group"] for item in items] == ["all"] * 5 and items[1]["note"] == "F1 1.00"
+    assert items[1]["truth"][0]["box"] == [10.0, 8.0, 30.0, 40.0]
+    np.testing.assert_array_equal(decoded(items[1]["truth"][0]["mask"], [80, 60]), dataset.image(0)[:, :, 0] > 0)
+    assert json.loads(re.search(r'id="settings">(.*?)</script>', page).group(1)) == {"score": 0.3}
 
 
 def test_what_an_item_needs():
@@ -107,7 +104,7 @@ def test_the_page_draws_in_a_browser(tmp_path):
         pytest.skip("no chromium to open the page with")
     dataset, data = Squares(3), DataConfig(workers=0, test=Size(120, 200))
     evaluation = evaluate(BrightSquare(), dataset, batches_of(dataset, data, batch_size=2), examples=3, progress=False)
-    page = write_gallery(tmp_path / "g.html", evaluation_items(dataset, evaluation), "Squares", evaluation.metrics)
+    page = write_gallery(tmp_path / "g.html", evaluation_items(dataset, evaluation), "Squares")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--window-size=1200,2400"]
     command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout

@@ -98,7 +98,7 @@ def test_from_training_to_the_picture(trained, five_joints, tmp_path, capsys):
     checkpoint = load_checkpoint(trained)
     assert checkpoint.skeleton == LIMBS and 0 <= checkpoint.metrics["keypoints/AP"] <= 1
     assert main(["evaluate", str(trained), "--augmented", "96", "--out", str(tmp_path / "evaluation")]) == 0
-    assert '"limbs":[[0,1],[0,2],[0,3],[0,4]]' in (tmp_path / "evaluation" / "gallery.html").read_text()
+    assert '"limbs":[[0,1],[0,2],[0,3],[0,4]]' in (tmp_path / "evaluation" / "report.html").read_text()
 
     model = perpixel.load(trained, "cpu")
     assert model.keypoint_names == NAMES and model.skeleton == LIMBS

@@ -20,6 +20,7 @@ COMMANDS = {
     "label": "turn box annotations into masks",
     "export": "write an ONNX, OpenVINO or compiled file that ends in boxes, scores, classes and masks",
     "evaluate": "measure a checkpoint on annotated images",
+    "compare": "put runs side by side: what they reached, how, and the settings that differ",
     "ablate": "train the rows of a paper's table and print them beside the paper's",
     "search": "find an architecture on your data: a dynamic cell for video, a compact decoder",
     "list": "all recipes",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -12,8 +12,10 @@ from perpixel.data.dataset import Dataset
 from perpixel.data.panoptic import segments_of
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.crowd_metrics import CrowdMetrics, crowd_metrics, is_crowd
+from perpixel.engine.examples import Example, Kept, instances_of
 from perpixel.engine.instances import Instances
 from perpixel.engine.metrics import Kind, Metrics, coco_metrics
+from perpixel.engine.mistakes import Mistakes, find_mistakes
 from perpixel.engine.panoptic_metrics import Counts, PanopticMetrics, count_segments, panoptic_metrics
 from perpixel.engine.semantic_metrics import PixelCounts, SemanticMetrics, count_pixels, semantic_metrics
 from perpixel.errors import InputError
@@ -32,22 +34,24 @@ class Evaluation:
     Attributes:
         metrics: by kind: "bbox", and "segm" and "keypoints" where model and truth have them.
         results: COCO results of the whole set, in the order of its images.
-        examples: by dataset index, what was found in the images kept to look at.
+        examples: what was found in the images kept to look at, in the order to show them in.
         images: images evaluated.
         seconds: time for data and model together, metrics not counted.
         panoptic: panoptic quality, where the model gives segments and the truth knows stuff.
         semantic: how well pixels are told, where the truth is stuff alone.
         crowd: AP, MR^-2 and JI of people, for CrowdHuman and synthetic crowds.
+        mistakes: by kind, "bbox" and "segm", what is wrong with boxes and masks; where examples were asked for.
     """
 
     metrics: dict[Kind, Metrics]
     results: list[dict[str, Any]]
-    examples: dict[int, Instances]
+    examples: tuple[Example, ...]
     images: int
     seconds: float
     panoptic: PanopticMetrics | None = None
     semantic: SemanticMetrics | None = None
     crowd: CrowdMetrics | None = None
+    mistakes: dict[Kind, Mistakes] = field(default_factory=dict)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -79,7 +83,8 @@ def evaluate(
         batches: as `perpixel.data.loader.test_batches` makes them.
         device: where the model computes.
         max_detections: best results counted an image; None is COCO's 100 (keypoints: 20).
-        examples: images kept in `Evaluation.examples`, evenly spread over the set.
+        examples: images kept in `Evaluation.examples`: the worst, the best, some evenly spread. With 0 nobody asks for
+            mistakes either.
         progress: whether to show a bar.
         sigmas: spread of each keypoint; None: COCO's, by their names.
 
@@ -88,9 +93,8 @@ def evaluate(
     """
     started = time.perf_counter()
     truth = dataset.coco_truth()
-    kept = _spread(len(dataset), examples)
+    kept = Kept(examples, len(dataset))
     found: dict[int, list[dict[str, Any]]] = {}
-    shown: dict[int, Instances] = {}
     counts: dict[int, Counts] = {}
     pixels: dict[int, PixelCounts] = {}
     given: dict[Kind, bool] = {}
@@ -109,15 +113,17 @@ def evaluate(
                     given |= {"keypoints": True} if one.keypoints is not None else {}
                     if instances.segments is not None and not dataset.classes:
                         pixels[index] = _counted_pixels(dataset, index, instances.segments)
+                        quality = semantic_metrics([pixels[index]], dataset.stuff.names).mean_iou
+                        kept.offer(index, (quality, 0.0), f"mIoU {quality:.2f}", instances)
                     elif instances.segments is not None and dataset.stuff:
                         counts[index] = _counted(dataset, index, instances.segments)
-                    if index in kept:
-                        shown[index] = instances
+                        quality = panoptic_metrics([counts[index]], dataset.classes, dataset.stuff.names).summary["PQ"]
+                        kept.offer(index, (quality, 0.0), f"PQ {quality:.2f}", instances)
                 bar.advance(len(batch))
     finally:
         model.train(training)
-    found, shown, counts, given = _gathered(found), _gathered(shown), _gathered(counts), _gathered(given)
-    pixels = _gathered(pixels)
+    found, counts, given = _gathered(found), _gathered(counts), _gathered(given)
+    pixels, kept.rows = _gathered(pixels), _gathered(kept.rows)
     seconds = time.perf_counter() - started
     truth = _restricted(truth, found.keys())
     results = [result for index in sorted(found) for result in found[index]]
@@ -130,7 +136,14 @@ def evaluate(
     panoptic = panoptic_metrics(in_order, dataset.classes, dataset.stuff.names) if counts else None
     semantic = semantic_metrics([pixels[index] for index in sorted(pixels)], dataset.stuff.names) if pixels else None
     crowd = crowd_metrics(truth, results) if is_crowd(dataset) and found else None
-    return Evaluation(metrics, results, dict(sorted(shown.items())), len(found), seconds, panoptic, semantic, crowd)
+    mistakes: dict[Kind, Mistakes] = {}
+    for kind in ("bbox", "segm"):
+        if examples and kind in metrics:
+            mistakes[kind] = find_mistakes(truth, results, kind, max_detections)
+    if mistakes and not kept.rows:  # images without segments are ranked at the score that is best for all of them
+        for index, tally in zip(sorted(found), list(mistakes.values())[-1].images, strict=True):
+            kept.offer(index, tally.rank, f"F1 {tally.f1:.2f}", instances_of(found[index], dataset, index))
+    return Evaluation(metrics, results, kept.chosen(), len(found), seconds, panoptic, semantic, crowd, mistakes)
 
 
 def check_keypoints(predicted: tuple[str, ...], dataset: Dataset, sigmas: tuple[float, ...] | None) -> None:
@@ -197,12 +210,6 @@ def _kinds(truth: dict[str, Any], given: dict[Kind, bool]) -> list[Kind]:
     fields: dict[Kind, str] = {"segm": "segmentation", "keypoints": "keypoints"}
     known = [kind for kind, field in fields.items() if any(a.get(field) for a in truth["annotations"])]
     return ["bbox", *(kind for kind in known if kind in given)]
-
-
-def _spread(count: int, wanted: int) -> set[int]:
-    """At most `wanted` numbers below `count`, evenly spread."""
-    wanted = min(wanted, count)
-    return {i * count // wanted for i in range(wanted)}
 
 
 def _gathered(rows: dict[K, V]) -> dict[K, V]:

@@ -1,4 +1,5 @@
-"""A page to look at results: photo, truth and prediction side by side, with the numbers. One file, nothing fetched.
+"""A page to look at results: sections of numbers and charts, then photo, truth and prediction side by side. One file, nothing
+fetched.
 
 The photos lie in the page itself, reduced to JPEGs, so that it can be sent or stored as one file; objects are data that
 the page draws, filters and counts at any score.
@@ -21,11 +22,13 @@ from PIL import Image
 from perpixel.data.dataset import Dataset
 from perpixel.data.image import read_image
 from perpixel.data.masks import draw_shape
+from perpixel.data.panoptic import segments_of
 from perpixel.engine.evaluate import Evaluation
+from perpixel.engine.examples import Example
 from perpixel.engine.files import write_atomically
 from perpixel.engine.instances import Instances
-from perpixel.engine.metrics import Metrics
 from perpixel.engine.palette import color, hexadecimal
+from perpixel.engine.segments_picture import draw_segments
 from perpixel.errors import InputError
 from perpixel.ops.runs import encode
 
@@ -55,6 +58,9 @@ class GalleryItem:
         truth: Instances | None = None,
         image: UInt8[np.ndarray, "h w 3"] | None = None,
         ignored: Float[np.ndarray, "m 4"] | None = None,
+        pictures: Sequence[tuple[str, Image.Image]] = (),
+        note: str = "",
+        group: str | None = None,
     ) -> "GalleryItem":
         """A photo with what was found in it and, where known, the truth.
 
@@ -63,6 +69,9 @@ class GalleryItem:
             found, truth: in pixels of the photo; at least one of them.
             image: the photo; by default `found`'s or `truth`'s own.
             ignored: boxes of crowds; predictions inside them are neither right nor wrong.
+            pictures: what is drawn already, with a title each: shown beside photo, truth and prediction.
+            note: shown behind the name.
+            group: the heading it stands under, as of `perpixel.engine.examples.Group`; items of a group follow each other.
 
         Raises:
             InputError: no photo, or neither truth nor prediction.
@@ -81,10 +90,13 @@ class GalleryItem:
             "name": name,
             "size": [width, height],
             "mask": [max(1, round(side * min(1, MASK_SIDE / max(width, height)))) for side in (width, height)],
-            "photo": _embedded(image),
+            "photo": embedded(Image.fromarray(image)),
         }
+        document |= {key: value for key, value in (("note", note), ("group", group)) if value}
+        if pictures:
+            document["pictures"] = [[title, embedded(picture)] for title, picture in pictures]
         for key, instances in (("found", found), ("truth", truth)):
-            if instances is not None:
+            if instances is not None and (instances.class_names or not pictures):
                 document[key] = [_described(instances, row, document["mask"]) for row in range(len(instances))]
                 if instances.keypoints is not None:
                     document["limbs"] = [list(pair) for pair in instances.skeleton]
@@ -93,9 +105,9 @@ class GalleryItem:
         return cls(name, document, known[0].class_names)
 
 
-def _embedded(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The photo as a data address of a JPEG of at most `PHOTO_SIDE` pixels."""
-    photo = Image.fromarray(image)
+def embedded(picture: Image.Image) -> str:
+    """The picture as a data address of a JPEG of at most `PHOTO_SIDE` pixels."""
+    photo = picture.copy()
     photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=82, optimize=True)
@@ -154,20 +166,34 @@ def truth_instances(dataset: Dataset, index: int) -> tuple[Instances, Float[np.n
 
 
 def evaluation_items(dataset: Dataset, evaluation: Evaluation) -> Iterator[GalleryItem]:
-    """The evaluation's examples, each beside its truth."""
-    for index, found in evaluation.examples.items():
-        truth, ignored = truth_instances(dataset, index)
-        name = truth.path.name if truth.path is not None else f"image {dataset.record(index).id}"
-        yield GalleryItem.make(name, found, truth, ignored=ignored)
+    """The evaluation's examples, each beside its truth, segments too."""
+    for example in evaluation.examples:
+        truth, ignored = truth_instances(dataset, example.index)
+        name = truth.path.name if truth.path is not None else f"image {dataset.record(example.index).id}"
+        pictures = _segments(dataset, example, truth)
+        yield GalleryItem.make(
+            name, example.found, truth, ignored=ignored, pictures=pictures, note=example.note, group=example.group
+        )
+
+
+def _segments(dataset: Dataset, example: Example, truth: Instances) -> list[tuple[str, Image.Image]]:
+    """True and predicted segments drawn on the photo; nothing without segments."""
+    segments, image = example.found.segments, truth.image
+    if segments is None or image is None or not dataset.stuff:
+        return []
+    names, things = (*dataset.classes, *dataset.stuff.names), len(dataset.classes)
+    both = (("true segments", segments_of(dataset, example.index)), ("predicted segments", segments))
+    return [(title, draw_segments(image, s, [names[i] for i in s.labels.tolist()], things)) for title, s in both]
 
 
 def write_gallery(
     path: str | Path,
     items: Iterable[GalleryItem],
     title: str,
-    metrics: Mapping[Any, Metrics] | None = None,
     score: float = 0.5,
     notes: Sequence[str] = (),
+    sections: Sequence[str] = (),
+    after: Sequence[str] = (),
 ) -> Path:
     """Writes the page as one self-contained file, photos embedded.
 
@@ -175,9 +201,10 @@ def write_gallery(
         path: of the HTML file.
         items: photos with truth and prediction, taken one by one.
         title: heading.
-        metrics: tables shown above the photos, by kind.
         score: where the score slider stands at first.
         notes: lines under the heading: the command, the data, the date.
+        sections: HTML made of the parts in `perpixel.engine.page`, shown above the photos.
+        after: the same, shown below them.
 
     Raises:
         InputError: the file cannot be written.
@@ -186,11 +213,13 @@ def write_gallery(
     target.parent.mkdir(parents=True, exist_ok=True)
     page = files("perpixel.engine").joinpath("gallery.html").read_text(encoding="utf-8")
     head, tail = page.split("<!--ITEMS-->")
-    settings = {"score": score, "metrics": [m.to_dict() for m in (metrics or {}).values()]}
+    settings = {"score": score}
     marks = {
         "<!--TITLE-->": html.escape(title),
         "<!--NOTES-->": "".join(f"<p>{html.escape(note)}</p>" for note in notes),
         "<!--SETTINGS-->": _script_json(settings),
+        "<!--SECTIONS-->": "\n".join(sections),
+        "<!--AFTER-->": "\n".join(after),
     }
 
     def write(file: Path) -> None:

@@ -44,6 +44,11 @@ def _nothing(model: nn.Module, world: World) -> list[str]:
     return []
 
 
+def _unreported(folder: RunFolder, step: int, best: bool, world: World) -> Path | None:
+    """A search's trainings have nobody who looks at each."""
+    return None
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What the loop needs of the data; `perpixel.engine.train` makes it from a recipe.
@@ -54,6 +59,8 @@ class TrainingData:
         batches: (first step, world) -> endless batches, one a step: this process's share of each step's images.
         evaluate: (model, world) -> metrics by name, best when largest, the same on every process; None without a
             validation split.
+        report: (folder, step, whether the newest weights are the best, world) -> the page it wrote for people, or None; called
+            by the first process after each evaluation, without evaluations at the end.
         criteria: the first of these metrics that an evaluation gives chooses the best weights.
         skipped: a sentence for each image or object left out so far.
         stuff: the classes without objects, where the data know them.
@@ -66,6 +73,7 @@ class TrainingData:
     category_ids: tuple[int, ...]
     batches: Callable[[int, World], Iterator[Batch]]
     evaluate: Callable[[Model, World], dict[str, float]] | None = None
+    report: Callable[[RunFolder, int, bool, World], Path | None] = _unreported
     criteria: tuple[str, ...] = ("semantic/mIoU", "panoptic/PQ", "segm/AP", "keypoints/AP", "bbox/AP")
     skipped: Callable[[], list[str]] = list
     prepare: Callable[[nn.Module, World], list[str]] = _nothing
@@ -167,6 +175,7 @@ class _Run:
         self.recipe, self.training, self.folder, self.data, self.world = recipe, recipe.training, folder, data, world
         self.trainee, self.state, self.log, self.display = trainee, state, log, display
         self.losses = synchronized(LossModule(cast(Model, trainee.model)), world)
+        self.page: Path | None = None
         self.parameters = [p for group in trainee.optimizer.param_groups for p in group["params"]]
 
     def go(self, interruption: Interruption) -> bool:
@@ -198,6 +207,10 @@ class _Run:
                     self._evaluate_if_due()
         finally:
             _close(batches)
+        if self.data.evaluate is None and self.world.first:
+            self.page = self.data.report(self.folder, state.step, False, self.world)
+        if self.page is not None:
+            self.display.say(f"look at {self.page}")
         if stop := stop and state.step < training.steps:
             self.display.say(
                 f"stopped after step {state.step} of {training.steps}, all is saved: the same command with "
@@ -298,11 +311,14 @@ class _Run:
         if self.log is not None:
             self.log.write({"step": state.step, "metrics": state.metrics})
         value = next(state.metrics[name] for name in self.data.criteria if name in state.metrics)
-        if state.best is None or value > state.best:
+        better = state.best is None or value > state.best
+        if better:
             state.best = value
             if self.world.first:
                 self._publish(self.folder.best)
         self._save()
+        if self.world.first:
+            self.page = self.data.report(self.folder, state.step, better, self.world)
 
     def _save(self) -> None:
         """The state first: all of a resume comes from it, so a kill between the two files costs nothing."""

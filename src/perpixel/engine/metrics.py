@@ -1,7 +1,7 @@
 """Average precision and recall as COCOeval defines them, over dicts in COCO's form.
 
-hotcoco does the matching; this file is the only one that knows it. The summary is averaged here from its precision and
-recall arrays, so that any number of detections an image can be asked for.
+hotcoco does the matching; this file and `mistakes` are the only ones that know it. The summary is averaged here from its
+precision and recall arrays, so that any number of detections an image can be asked for.
 """
 
 from collections import Counter
@@ -28,6 +28,7 @@ class ClassMetrics:
         truth: objects in the truth, crowds left out.
         detections: results of the class, before any limit.
         ap, ap50, ap75: average precision at IoU .50:.95, .50 and .75.
+        small, medium, large: AP of objects of this size alone (keypoints: small is -1).
         recall: average recall at the full number of detections.
         curve: precision at `RECALLS`, IoU .50.
     """
@@ -39,6 +40,9 @@ class ClassMetrics:
     ap: float
     ap50: float
     ap75: float
+    small: float
+    medium: float
+    large: float
     recall: float
     curve: tuple[float, ...] = field(repr=False)
 
@@ -52,13 +56,14 @@ class Metrics:
         summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in this order (keypoints: AP, AP50, AP75,
             APm, APl, AR, AR50, AR75, ARm, ARl). With another limit than 100 the key AR100 holds that number.
         per_class: a row a class, in the truth's order.
-        curve: mean precision over the classes at `RECALLS`, IoU .50; empty without truth.
+        curve, curve75: mean precision over the classes at `RECALLS`, IoU .50 and .75; empty without truth.
     """
 
     kind: Kind
     summary: dict[str, float]
     per_class: list[ClassMetrics]
     curve: tuple[float, ...] = field(repr=False)
+    curve75: tuple[float, ...] = field(repr=False)
 
     def mean_over(self, names: Collection[str]) -> dict[str, float]:
         """AP, AP50 and AP75 averaged over some classes, those without truth left out."""
@@ -90,15 +95,7 @@ def coco_metrics(
     Raises:
         InputError: results of an image that the truth does not have, or keypoints without known sigmas.
     """
-    truth, results = _numbered(_judged(truth, kind), results)
-    limit = max_detections or (20 if kind == "keypoints" else 100)
-    limits = [limit] if kind == "keypoints" else sorted({min(n, limit) for n in (1, 10)} | {limit})
-    reference = COCO(truth)
-    evaluation = COCOeval(reference, reference.loadRes(results), kind)
-    evaluation.params.maxDets = limits
-    if kind == "keypoints":
-        _set_sigmas(evaluation, truth, sigmas)
-    evaluation.evaluate()
+    evaluation, truth, results = evaluated(truth, results, kind, max_detections, sigmas)
     evaluation.accumulate()
     # precision: (iou, recall, class, area, limit); recall: (iou, class, area, limit).
     arrays = cast(dict[str, np.ndarray], evaluation.eval)
@@ -106,10 +103,33 @@ def coco_metrics(
     areas = {name: i for i, name in enumerate(evaluation.params.areaRngLbl)}
     return Metrics(
         kind,
-        _summary(kind, precision, recall, areas, limits),
-        _per_class(truth, results, precision[:, :, :, areas["all"], -1], recall[:, :, areas["all"], -1]),
+        _summary(kind, precision, recall, areas, evaluation.params.maxDets),
+        _per_class(truth, results, precision[..., -1], recall[:, :, areas["all"], -1], areas),
         _curve(precision[0, :, :, areas["all"], -1]),
+        _curve(precision[5, :, :, areas["all"], -1]),
     )
+
+
+def evaluated(
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    kind: Kind,
+    max_detections: int | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> tuple[COCOeval, dict[str, Any], list[dict[str, Any]]]:
+    """The evaluator after matching, and truth and results as it knows them: images numbered, results by their position + 1.
+
+    Arguments and errors are those of `coco_metrics`.
+    """
+    truth, results = _numbered(_judged(truth, kind), results)
+    limit = max_detections or (20 if kind == "keypoints" else 100)
+    reference = COCO(truth)
+    evaluation = COCOeval(reference, reference.loadRes(results), kind)
+    evaluation.params.maxDets = [limit] if kind == "keypoints" else sorted({min(n, limit) for n in (1, 10)} | {limit})
+    if kind == "keypoints":
+        _set_sigmas(evaluation, truth, sigmas)
+    evaluation.evaluate()
+    return evaluation, truth, results
 
 
 def _judged(truth: dict[str, Any], kind: Kind) -> dict[str, Any]:
@@ -188,7 +208,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _per_class(
-    truth: dict[str, Any], results: list[dict[str, Any]], precision: np.ndarray, recall: np.ndarray
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    precision: np.ndarray,
+    recall: np.ndarray,
+    areas: dict[str, int],
 ) -> list[ClassMetrics]:
     objects = Counter(a["category_id"] for a in truth["annotations"] if not a.get("iscrowd"))
     found = Counter(r["category_id"] for r in results)
@@ -197,18 +221,20 @@ def _per_class(
     rows = []
     for category in truth["categories"]:
         identity = category["id"]
-        curves = precision[:, :, column[identity]]
+        curves = {name: precision[:, :, column[identity], area] for name, area in areas.items()}
+        sized = {name: _mean(curves[name]) if name in curves else -1.0 for name in ("small", "medium", "large")}
         rows.append(
             ClassMetrics(
                 name=category["name"],
                 category_id=identity,
                 truth=objects[identity],
                 detections=found[identity],
-                ap=_mean(curves),
-                ap50=_mean(curves[0]),
-                ap75=_mean(curves[5]),
+                ap=_mean(curves["all"]),
+                ap50=_mean(curves["all"][0]),
+                ap75=_mean(curves["all"][5]),
+                **sized,
                 recall=_mean(recall[:, column[identity]]),
-                curve=tuple(curves[0].tolist()),
+                curve=tuple(curves["all"][0].tolist()),
             )
         )
     return rows

@@ -1,6 +1,5 @@
 """Evaluating a checkpoint as a user does: numbers on the terminal, files and a page to look at."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +19,16 @@ from perpixel.engine.augmented import Augmented, Views
 from perpixel.engine.checkpoint import build_model
 from perpixel.engine.cityscapes_metrics import cityscapes_metrics
 from perpixel.engine.crowd_metrics import CrowdMetrics
+from perpixel.engine.environment import environment
 from perpixel.engine.evaluate import Evaluation, check_keypoints, evaluate
-from perpixel.engine.files import write_atomically
-from perpixel.engine.gallery import evaluation_items, write_gallery
+from perpixel.engine.logs import read_log
 from perpixel.engine.lvis_metrics import LIMIT, lvis_metrics
-from perpixel.engine.panoptic_examples import write_examples
+from perpixel.engine.mistakes import Mistakes
 from perpixel.engine.panoptic_metrics import PanopticMetrics
 from perpixel.engine.recipe import Recipe
-from perpixel.engine.semantic_table import print_semantic, semantic_in_words
+from perpixel.engine.report_page import write_json, write_report
+from perpixel.engine.runs import RunFolder
+from perpixel.engine.semantic_table import print_semantic
 from perpixel.engine.weights import open_checkpoint
 from perpixel.errors import InputError
 
@@ -48,11 +49,11 @@ def evaluate_checkpoint(
     Args:
         path: the checkpoint, or the name of published weights.
         settings: changes to its recipe: another data.val, another size.
-        out: folder for metrics.json, results.json and gallery.html; None writes nothing.
+        out: folder for report.html, metrics.json and results.json; None writes nothing.
         device: where to compute.
         max_detections: best results counted an image; None is COCO's 100.
         batch_size: images computed at once.
-        examples: images in the gallery.
+        examples: images in the report.
         views: test-time augmentation; None sees each image once.
 
     Raises:
@@ -91,29 +92,22 @@ def evaluate_checkpoint(
         print("  ".join(["masks of classes that were trained without:", *(f"{k} {v:.4f}" for k, v in unseen.items())]))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        numbers = {"summary": found.summary, "per_class": {k: m.to_dict() for k, m in found.metrics.items()}}
-        if found.panoptic is not None:
-            numbers["panoptic"] = found.panoptic.to_dict()
-            print(f"look at {write_examples(out / 'panoptic', dataset, found)}")
-        if found.semantic is not None:
-            numbers["semantic"] = found.semantic.to_dict()
-            print(f"look at {write_examples(out / 'semantic', dataset, found)}")
-        if found.crowd is not None:
-            numbers["crowd"] = found.crowd.to_dict()
-        _write_json(out / "metrics.json", numbers | ({"unseen": unseen} if unseen else {}))
         if by_cityscapes:
-            _write_json(out / "cityscapes.json", by_cityscapes)
+            write_json(out / "cityscapes.json", by_cityscapes)
         if by_lvis:
-            _write_json(out / "lvis.json", by_lvis)
-        _write_json(out / "results.json", found.results)
-        notes = [f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"]
-        notes += semantic_in_words(found.semantic)
-        page = write_gallery(
-            out / "gallery.html",
-            evaluation_items(dataset, found),
-            f"perpixel: {recipe.name}",
-            found.metrics,
-            notes=notes + _in_words(found.panoptic),
+            write_json(out / "lvis.json", by_lvis)
+        write_json(out / "results.json", found.results)
+        run = RunFolder(Path(path).parent)
+        page = write_report(
+            out,
+            recipe,
+            environment(device),
+            dataset=dataset,
+            found=found,
+            log=read_log(run.log) if run.recipe.is_file() and run.log.is_file() else (),
+            step=checkpoint.step,
+            notes=[f"checkpoint {path}, step {checkpoint.step}", f"data {data.val}: {found.images} images"],
+            more={"unseen": unseen} if unseen else {},
         )
         print(f"look at {page}")
     for sentence in dataset.skipped:
@@ -153,13 +147,6 @@ def _by_lvis(dataset: Dataset, found: Evaluation, max_detections: int | None) ->
     return numbers
 
 
-def _write_json(path: Path, value: Any) -> None:
-    def write(file: Path) -> None:
-        file.write_text(json.dumps(value), encoding="utf-8")
-
-    write_atomically(path, write)
-
-
 def print_metrics(found: Evaluation) -> None:
     """The summary and the table of classes of each kind of result."""
     console = Console(width=None if Console().is_terminal else 120)
@@ -181,6 +168,8 @@ def print_metrics(found: Evaluation) -> None:
     if found.crowd is not None:
         for line in _of_a_crowd(found.crowd):
             console.print(line, highlight=False)
+    for mistakes in found.mistakes.values():
+        console.print(_mistakes_in_words(mistakes), highlight=False)
 
 
 def _of_a_crowd(crowd: CrowdMetrics) -> list[str]:
@@ -192,8 +181,14 @@ def _of_a_crowd(crowd: CrowdMetrics) -> list[str]:
     ]
 
 
+def _mistakes_in_words(mistakes: Mistakes) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in mistakes.counts.items())
+    return f"{mistakes.kind} mistakes from score {mistakes.score:.2f} on (best F1 {mistakes.tally.f1:.4f}): {counts}"
+
+
 def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:
-    for line in _in_words(panoptic):
+    for kind, end in (("all", ""), ("things", "_things"), ("stuff", "_stuff")):
+        line = "  ".join([f"{kind}:", *(f"{name} {panoptic.summary[name + end]:.4f}" for name in ("PQ", "SQ", "RQ"))])
         console.print(line, highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), title="panoptic quality by class", title_justify="left")
     for i, heading in enumerate(("class", "kind", "true", "predicted", "PQ", "SQ", "RQ")):
@@ -202,14 +197,3 @@ def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:
         numbers = (f"{value:.4f}" for value in (row.pq, row.sq, row.rq))
         table.add_row(row.name, "thing" if row.thing else "stuff", str(row.truth), str(row.predicted), *numbers)
     console.print(table)
-
-
-def _in_words(panoptic: PanopticMetrics | None) -> list[str]:
-    """The summary, a line for each kind of class; nothing where there is none."""
-    if panoptic is None:
-        return []
-    kinds = {"all": "", "things": "_things", "stuff": "_stuff"}
-    return [
-        "  ".join([f"{kind}:", *(f"{name} {panoptic.summary[name + end]:.4f}" for name in ("PQ", "SQ", "RQ"))])
-        for kind, end in kinds.items()
-    ]

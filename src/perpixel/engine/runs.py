@@ -5,7 +5,7 @@ from pathlib import Path
 
 from perpixel.config import to_dict
 from perpixel.data.text import read_text
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import PART, write_atomically
 from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 
@@ -76,6 +76,10 @@ class RunFolder:
             raise InputError(f"{self.path} holds no run: there is no {self.recipe.name} to resume from")
         return recipe_from_json(read_text(self.recipe), str(self.recipe))
 
+    def _halves(self) -> list[Path]:
+        """Files that a killed process of the run had begun to write."""
+        return list(self.path.glob(f".*{PART}"))
+
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Refuses to overwrite a run, and to resume one with other settings.
 
@@ -85,7 +89,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; the output of a run is a folder")
         if not resume:
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(file not in self._halves() for file in self.path.iterdir()):
                 raise InputError(f"{self.path} is not empty: resume the run there, or choose another output folder")
             return
         if different := _differences(self.load_recipe(), recipe):
@@ -100,12 +104,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path} cannot be created: {error}") from error
+        for half in self._halves():
+            half.unlink(missing_ok=True)
         write_atomically(self.recipe, lambda file: _write_text(file, recipe_to_json(recipe) + "\n"))
 
 
 def _differences(before: Recipe, now: Recipe) -> list[str]:
     """``path: old -> new`` of each setting that changed and may not."""
-    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    old, new = flat(to_dict(before)), flat(to_dict(now))
     return [
         f"{path}: {old.get(path, 'unset')} -> {new.get(path, 'unset')}"
         for path in sorted(old.keys() | new.keys())
@@ -113,10 +119,11 @@ def _differences(before: Recipe, now: Recipe) -> list[str]:
     ]
 
 
-def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+def flat(values: dict, prefix: str = "") -> dict[str, object]:
+    """Settings by their dotted paths."""
     out: dict[str, object] = {}
     for name, value in values.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return out
 
 

@@ -7,16 +7,17 @@ import torch
 from torch import nn
 
 from perpixel.data.dataset import Dataset
-from perpixel.data.loader import test_batches, train_batches
+from perpixel.data.loader import train_batches
 from perpixel.data.open import open_dataset
 from perpixel.engine.codes import give_codes
 from perpixel.engine.distributed import World
-from perpixel.engine.evaluate import check_keypoints, evaluate
+from perpixel.engine.evaluate import check_keypoints
 from perpixel.engine.loop import TrainingData, TrainResult, fit
 from perpixel.engine.recipe import Recipe
+from perpixel.engine.run_report import RunReport
 from perpixel.engine.runs import RunFolder
 from perpixel.errors import InputError
-from perpixel.models.heads import Model, ModelConfig
+from perpixel.models.heads import ModelConfig
 from perpixel.structures import Batch
 
 
@@ -27,7 +28,7 @@ def train(
 
     Args:
         recipe: model, data and training.
-        output: the run's folder: recipe.json, log.jsonl, best and last weights. New or empty, unless `resume`.
+        output: the run's folder: recipe.json, log.jsonl, report.html, best and last weights. New or empty, unless `resume`.
         resume: go on with the run in `output`, exactly as if it had not stopped.
         device: where to compute; None takes the GPU if there is one.
 
@@ -94,6 +95,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
             dataset.classes,
             dataset.category_ids,
             batches,
+            report=RunReport(recipe, None).write,
             skipped=lambda: dataset.skipped,
             prepare=prepare,
             stuff=dataset.stuff,
@@ -110,10 +112,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     )
     check_keypoints(recipe.model.keypoint_names(), validation, data.sigmas)
 
-    def metrics(model: Model, world: World) -> dict[str, float]:
-        share = max(training.batch_size // world.size, 1)
-        held_out = test_batches(validation, data, batch_size=share, rank=world.rank, world_size=world.size)
-        return evaluate(model, validation, held_out, world.device, progress=world.first, sigmas=data.sigmas).summary
+    report = RunReport(recipe, validation)
 
     def skipped() -> list[str]:
         return [*dataset.skipped, *validation.skipped]
@@ -122,7 +121,8 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         dataset.classes,
         dataset.category_ids,
         batches,
-        metrics,
+        report.measure,
+        report=report.write,
         skipped=skipped,
         prepare=prepare,
         stuff=dataset.stuff,
