@@ -42,6 +42,15 @@ def test_the_wheel_holds_the_package(built):
     assert held >= {"perpixel/py.typed", "perpixel/engine/gallery.html", "perpixel/serve/page/index.html"}
 
 
+def test_nothing_is_compiled(built):
+    """One wheel for every machine and every Python: no extension to build, against no CUDA."""
+    (wheel,) = built.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert {Path(name).suffix for name in zipfile.ZipFile(wheel).namelist()} <= {
+        *(".py", ".typed", ".html", ".css", ".js", ".json", ".tsv", ".txt", ".md", "")
+    }
+
+
 def test_metadata(built):
     (wheel,) = built.glob("*.whl")
     archive = zipfile.ZipFile(wheel)
