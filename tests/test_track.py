@@ -129,7 +129,7 @@ def test_settings_are_checked(changes):
 
 
 def test_settings_around_a_score():
-    assert TrackSettings.for_score(0.6) == TrackSettings()
+    assert TrackSettings.for_score(0.6) == TrackSettings(found=0.6)
     assert TrackSettings.for_score(0.05).low == 0.05
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
+    "data": "convert, split, count and look through data sets",
     "analyze": "what an assignment or a mask code can reach, or whether BoxInst suits your images, on a data set",
     "fit-codes": "fit the codes of masks that MEInst predicts to a data set",
     "benchmark": "time a model, its faster forms and a peer in one run",
@@ -56,6 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.debug:
             raise
         print(f"perpixel: {error}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError, MemoryError) as error:
+        from perpixel.engine.accidents import sentence_of
+
+        sentence = sentence_of(error)
+        if sentence is None or parsed.debug:
+            raise
+        print(f"perpixel: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("perpixel: interrupted", file=sys.stderr)

@@ -50,8 +50,8 @@ class TrackSettings:
 
     @classmethod
     def for_score(cls, score: float) -> "TrackSettings":
-        """The same steps around another score, that above which detections are shown."""
-        return cls(high=score, low=min(0.1, score), found=min(1.0, score + 0.1))
+        """Where detections from `score` on are shown, and each of them can found a track."""
+        return cls(high=score, low=min(cls.low, score), found=score)
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= self.found <= 1:
