@@ -13,6 +13,8 @@ from torch import Tensor
 from perpixel.config import load_json
 from perpixel.errors import InputError
 
+PART = ".part"
+"""Ending of a file that is being written."""
 DOCUMENT, SHARED = "perpixel", "perpixel.shared"
 
 
@@ -24,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode

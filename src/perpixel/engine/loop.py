@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from perpixel.engine.accidents import accidents_told
 from perpixel.engine.checkpoint import save_checkpoint
 from perpixel.engine.distributed import World, joined_world
 from perpixel.engine.interruption import Interruption
@@ -147,7 +148,8 @@ def fit(
             for note in notes:
                 display.say(note)
             run = _Run(recipe, folder, data, world, trainee, state, log, display)
-            interrupted = run.go(interruption)
+            with accidents_told(lambda: f"after step {state.step}", run.kept):
+                interrupted = run.go(interruption)
         return TrainResult(
             folder.path,
             state.step,
@@ -219,10 +221,10 @@ class _Run:
         return stop
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        """The next step's images; a bad one ends the run, but loses none of its steps."""
+        """The next step's images; a bad one, or a worker's death, ends the run, but loses none of its steps."""
         try:
             return next(batches)
-        except InputError:
+        except (InputError, RuntimeError):
             self._save()
             raise
 
@@ -267,11 +269,12 @@ class _Run:
         named = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         raise DivergedError(
             f"step {self.state.step + 1}: a loss or gradient is not finite ({named}, gradient norm {gradient_norm:.4g}) "
-            f"on the images {images}; {self._kept()}; a smaller training.learning_rate, a longer training.warmup_steps or "
+            f"on the images {images}; {self.kept()}; a smaller training.learning_rate, a longer training.warmup_steps or "
             "training.clip_gradients helps, or these images' annotations are wrong (`perpixel check`)"
         )
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
+        """What is left of a run that ends early."""
         return f"{self.folder.last} is untouched" if self.folder.last.exists() else "nothing was saved yet"
 
     def _report(self, rate: float, gradient_norm: float, speed: float) -> None:
@@ -325,7 +328,7 @@ class _Run:
         if self.log is not None:
             if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
                 raise DivergedError(
-                    f"step {self.state.step}: the update made weights that are not finite; {self._kept()}; "
+                    f"step {self.state.step}: the update made weights that are not finite; {self.kept()}; "
                     "a smaller training.learning_rate or training.clip_gradients helps"
                 )
             self.log.sync()
