@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
+    "data": "convert, split, count and look through data sets",
     "analyze": "what an assignment or a mask code can reach, or whether BoxInst suits your images, on a data set",
     "fit-codes": "fit the codes of masks that MEInst predicts to a data set",
     "benchmark": "time a model, its faster forms and a peer in one run",
