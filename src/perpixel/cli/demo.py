@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     photos = out / "photos"
     ShapesDataset(6, seed=3).write_coco(photos)
     predict_to_folder(load(best, device), sorted(photos.glob("images/*")), out / "predictions", progress=False)
-    print(f"\nlook at   {out / 'evaluation' / 'gallery.html'}")
+    print(f"\nlook at   {out / 'evaluation' / 'report.html'}")
     print(f"pictures  {out / 'predictions'}")
     print(f"the model {best}:  perpixel predict {best} YOUR_PHOTOS")
     return 0

@@ -11,10 +11,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a .safetensors file of perpixel, or a name of `perpixel list --weights`")
     add_settings(parser)
     add_skip_bad(parser)
-    parser.add_argument("--out", type=Path, help="folder for metrics.json, results.json and gallery.html")
+    parser.add_argument("--out", type=Path, help="folder for report.html, metrics.json and results.json")
     parser.add_argument("--max-detections", type=int, help="best results counted an image (default: COCO's 100)")
     parser.add_argument("--batch-size", type=int, default=1, help="images computed at once (default: 1)")
-    parser.add_argument("--examples", type=int, default=40, help="images shown in the gallery (default: 40)")
+    parser.add_argument("--examples", type=int, default=40, help="images shown in the report (default: 40)")
     parser.add_argument(
         "--augmented",
         nargs="*",

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from perpixel.data.text import read_text
 from perpixel.engine.charts import Axis, Line, Point, line_chart
 from perpixel.engine.gallery import write_gallery
 from perpixel.engine.logs import read_log
@@ -64,15 +65,17 @@ def read_run(folder: Path, name: str) -> Run:
     try:
         log = read_log(log_file) if log_file.is_file() else []
         metrics = numbers.get("summary") or next((row["metrics"] for row in reversed(log) if "metrics" in row), {})
-        return Run(name, flat(stored.get("recipe", {})), {key: float(value) for key, value in metrics.items()}, log, numbers)
+        return Run(
+            name, flat(stored.get("recipe", {})), {key: float(value) for key, value in metrics.items()}, log, numbers
+        )
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: its files are damaged ({error}); leave this run out") from error
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        document = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} is not the file of a run: it holds no object")
