@@ -47,11 +47,15 @@ class ResultsFile:
             self._first = False
 
     def __exit__(self, *_: object) -> None:
-        self._file.write("\n]\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self.path)
+        try:
+            with self._file:
+                self._file.write("\n]\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._temporary.replace(self.path)
+        except OSError as error:
+            self._temporary.unlink(missing_ok=True)
+            raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
 class PictureWriter:
