@@ -16,12 +16,14 @@ from perpixel.cli.main import main
 from perpixel.config import override
 from perpixel.engine import weights_cache
 from perpixel.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
+from perpixel.engine.convert import convert_checkpoint
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.weights import checkpoint_file, open_checkpoint
 from perpixel.engine.weights_cache import Place, cache_folder, published_file
 from perpixel.engine.weights_table import ADELAIDET, ALL, PUBLISHED, TORCHVISION, Published
 from perpixel.errors import InputError
 from perpixel.models.detector import DetectorConfig
+from perpixel.nn.backbones import without_pretrained
 from perpixel.recipes import all_recipes, get_recipe
 from tiny_training import CLASSES, tiny_recipe
 from weights_hosts import FileHost, HostedFile, serving
@@ -226,9 +228,22 @@ def test_the_hub_is_not_asked_when_it_must_not_be(monkeypatch):
 
 
 def zeros(name: str) -> dict[str, torch.Tensor]:
-    """A checkpoint with the names and shapes of a reference model."""
+    """The names and shapes of a reference model, in no memory."""
     listed = json.loads((Path(__file__).parent / "golden" / "keys" / f"{name}.json").read_text())
-    return {key: torch.zeros(shape) for key, shape in listed["entries"].items()}
+    return {key: torch.zeros(()).expand(shape) for key, shape in listed["entries"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("condinst_r50_3x_sem", "adet_CondInst_MS_R_50_3x_sem"), ("blendmask_550_r50_3x", "adet_BlendMask_550_R_50_1x")],
+)
+def test_a_names_weights_are_those_of_its_recipe(name: str, keys: str):
+    """What the publisher's file becomes has the names and shapes of the recipe's model, no more and no fewer."""
+    converted = convert_checkpoint(zeros(keys)).weights
+    ours = without_pretrained(get_recipe(name).model).build(80).state_dict()
+    assert {key: tensor.shape for key, tensor in converted.items()} == {
+        key: tensor.shape for key, tensor in ours.items()
+    }
 
 
 def test_from_name_to_objects(host: FileHost, tmp_path: Path, monkeypatch, capsys):
@@ -236,7 +251,8 @@ def test_from_name_to_objects(host: FileHost, tmp_path: Path, monkeypatch, capsy
 
     The stand-in has the names and shapes of AdelaiDet's file; its zeros find nothing.
     """
-    torch.save({"model": zeros("adet_FCOS_RT_MS_DLA_34_4x_syncbn_shared_towers")}, tmp_path / "theirs.pth")
+    weights = {key: tensor.clone() for key, tensor in zeros("adet_FCOS_RT_MS_DLA_34_4x_syncbn_shared_towers").items()}
+    torch.save({"model": weights}, tmp_path / "theirs.pth")
     name = "FCOS_RT_MS_DLA_34_4x_syncbn_shared_towers.pth"
     host.files[f"tianzhi/AdelaiDet-FCOS/resolve/main/{name}"] = HostedFile(
         (tmp_path / "theirs.pth").read_bytes(), cuts=[1_000_000]

@@ -57,7 +57,7 @@ def trained(path: Path, step: int = 7, origin: Origin | None = None) -> Path:
     recipe = override(get_recipe("fcos_shapes"), settings)
     torch.manual_seed(step)
     model = recipe.model.build(2)
-    save_checkpoint(path, model, recipe, NAMES, step=step, metrics={"bbox/AP": 0.389}, origin=origin)
+    save_checkpoint(path, model, recipe, NAMES, step=step, metrics={"bbox/AP": 0.389, "bbox/APl": -1.0}, origin=origin)
     return path
 
 
@@ -101,6 +101,7 @@ def test_what_is_pushed(hub: Hub, tmp_path: Path):
         "Of these weights: cc-by-4.0.",
     ):
         assert part in card, part
+    assert "APl" not in card
     assert recipe_from_json(files["recipe.json"].decode()).data.images == "photos/train"
     for content in files.values():
         assert (
@@ -110,7 +111,12 @@ def test_what_is_pushed(hub: Hub, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("recipe", "task"),
-    [("condinst_shapes", "image-segmentation"), ("directpose_mobilenetv2", "keypoint-detection")],
+    [
+        ("condinst_shapes", "image-segmentation"),
+        ("boxinst_shapes", "image-segmentation"),
+        ("blendmask_panoptic_shapes", "image-segmentation"),
+        ("directpose_mobilenetv2", "keypoint-detection"),
+    ],
 )
 def test_the_task_on_the_card(recipe: str, task: str, tmp_path: Path):
     checkpoint = load_checkpoint(trained(tmp_path / "best.safetensors"))

@@ -6,6 +6,7 @@ from huggingface_hub import ModelCardData
 from perpixel.config import to_dict
 from perpixel.engine.checkpoint import Checkpoint
 from perpixel.engine.weights_table import PUBLISHED
+from perpixel.models.detector import DetectorConfig
 
 SHOWN = 100
 """Classes named on the card."""
@@ -45,7 +46,9 @@ def _task(checkpoint: Checkpoint) -> str:
     model, data = checkpoint.recipe.model, checkpoint.recipe.data
     if model.keypoint_names():
         return "keypoint-detection"
-    return "image-segmentation" if data.masks or data.stuff or checkpoint.stuff else "object-detection"
+    # BoxInst makes masks without having seen any.
+    masks = data.masks or data.stuff or (isinstance(model, DetectorConfig) and model.instance is not None)
+    return "image-segmentation" if masks else "object-detection"
 
 
 def _use(repository: str) -> str:
@@ -80,9 +83,11 @@ def _listed(what: str, names: tuple[str, ...]) -> str:
 
 
 def _numbers(checkpoint: Checkpoint) -> str:
-    if not checkpoint.metrics:
+    # COCO's -1 means that the data have no such object.
+    measured = {name: value for name, value in checkpoint.metrics.items() if value >= 0}
+    if not measured:
         return "The training measured none."
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in checkpoint.metrics.items())
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in measured.items())
     return (
         f"As the training measured them on its validation split (`{checkpoint.recipe.data.val}`) at step {checkpoint.step}; "
         f"of an AP, 0.389 is what papers print as 38.9.\n\n| metric | value |\n| --- | ---: |\n{rows}"
