@@ -82,6 +82,7 @@ def machine() -> Iterator[Finding]:
     """Versions, system and processor."""
     from perpixel import __file__ as home
     from perpixel import __version__
+    from perpixel.engine.environment import processor_name
 
     yield Finding("perpixel", f"{__version__} in {Path(home).parent}")
     yield Finding("python", f"{platform.python_version()} at {sys.executable}")
@@ -89,17 +90,6 @@ def machine() -> Iterator[Finding]:
     yield Finding("processor", f"{processor_name()}, {os.cpu_count()} cores")
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         yield Finding("memory", gibibytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
-
-
-def processor_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    table = Path("/proc/cpuinfo")
-    if table.exists():
-        for line in table.read_text("utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def gibibytes(count: int) -> str:
@@ -186,7 +176,14 @@ def folders() -> Iterator[Finding]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    places = {"runs": Path.cwd(), "timm's weights": Path(HF_HUB_CACHE), "torch's weights": Path(torch.hub.get_dir())}
+    from perpixel.engine.weights_cache import cache_folder
+
+    places = {
+        "runs": Path.cwd(),
+        "weights": cache_folder(),
+        "timm's weights": Path(HF_HUB_CACHE),
+        "torch's weights": Path(torch.hub.get_dir()),
+    }
     for name, folder in places.items():
         there = next(place for place in (folder, *folder.parents) if place.exists())
         free = shutil.disk_usage(there).free

@@ -5,12 +5,10 @@ ratio is the median of the ratios within each round. Nothing measured in another
 """
 
 import os
-import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -24,6 +22,7 @@ from perpixel import __version__
 from perpixel.data.settings import TestSize
 from perpixel.engine.bar import counting_bar
 from perpixel.engine.cost import flop_counter
+from perpixel.engine.environment import processor_name
 from perpixel.engine.predict import AnyPredictor, Predictor
 from perpixel.engine.sources import Frame
 
@@ -242,7 +241,7 @@ def _parameters(subject: Subject) -> float | None:
 
 
 def _machine(device: torch.device) -> dict[str, str]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     facts = {
         "device": name,
         "threads": str(torch.get_num_threads()),
@@ -252,12 +251,3 @@ def _machine(device: torch.device) -> dict[str, str]:
     if hasattr(os, "getloadavg"):
         facts["load"] = f"{os.getloadavg()[0]:.1f}"
     return facts
-
-
-def _processor() -> str:
-    """The processor's name as the system has it."""
-    if os.path.exists("/proc/cpuinfo"):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,4 +1,7 @@
-"""Where a run or a measurement took place: versions, machine, commit and command, as text to show and to keep."""
+"""Where a run or a measurement took place: versions, machine, commit and command, as text to show and to keep.
+
+`perpixel doctor` reads this file where PyTorch does not load, so it is imported only where it is needed.
+"""
 
 import os
 import platform
@@ -9,24 +12,24 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from perpixel import __version__
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hotcoco")
 
 
-def environment(device: torch.device | str) -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
     """By name: date, command, device, processor, system, versions, and the commit where perpixel runs from a clone.
 
     Args:
-        device: what computed.
+        device: what computed, such as cpu or cuda:0.
     """
-    device = torch.device(device)
+    import torch
+
+    gpu = device.startswith("cuda")
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": torch.cuda.get_device_name(device) if gpu else device,
         "processor": f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
         "system": platform.platform(),
         "python": platform.python_version(),

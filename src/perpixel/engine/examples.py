@@ -41,7 +41,8 @@ def choose(ranks: Mapping[int, Rank], wanted: int, total: int) -> dict[int, Grou
     """
     order = sorted(ranks, key=lambda index: (ranks[index], index))
     if total <= wanted:
-        return {index: "all" for index in order}
+        every: dict[int, Group] = dict.fromkeys(order, "all")
+        return every
     few, most, rest = _shares(wanted)
     worst, best = order[:few], order[few:][::-1][:most]
     groups: dict[int, Group] = dict.fromkeys(worst, "worst")

@@ -101,7 +101,7 @@ def evaluate_checkpoint(
         page = write_report(
             out,
             recipe,
-            environment(device),
+            environment(str(device)),
             dataset=dataset,
             found=found,
             log=read_log(run.log) if run.recipe.is_file() and run.log.is_file() else (),

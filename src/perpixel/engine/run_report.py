@@ -64,7 +64,7 @@ class RunReport:
         return write_report(
             folder.path,
             self._recipe,
-            environment(world.device),
+            environment(str(world.device)),
             dataset=self._dataset,
             found=found,
             log=read_log(folder.log),
