@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine_fakes import BrightSquare, photo
+from perpixel.cli.main import main
 from perpixel.data.settings import TestSize as Size
 from perpixel.engine.predict import Predictor, predict_to_folder
 from perpixel.engine.sources import as_video
@@ -159,6 +160,13 @@ def test_a_folder_of_frames_becomes_a_video_with_numbers(predictor, frames, tmp_
     assert found.tracks is None and "track_id" not in found.to_coco(1)[0]
 
 
+def test_frames_are_sorted_by_number(tmp_path):
+    for name in ("f10.png", "f2.png", "f1.png", "e3.png"):
+        Image.fromarray(photo((20, 20), None)).save(tmp_path / name)
+    paths = [frame.path.name for frame in as_video(tmp_path).frames()]
+    assert paths == ["e3.png", "f1.png", "f2.png", "f10.png"]
+
+
 def test_frames_as_pictures(predictor, frames, tmp_path):
     done = predict_to_folder(
         predictor, as_video(frames), tmp_path / "out", track=TrackSettings(), frames_apart=True, progress=False
@@ -182,6 +190,13 @@ def test_numbers_follow_rows_and_are_drawn(predictor):
     first, other = (replace(found, tracks=np.array([number])) for number in (1, 2))
     assert first[[0, 0]].tracks.tolist() == [1, 1] and first._texts() == ["square 1"]
     assert np.asarray(first.plot()).tolist() != np.asarray(other.plot()).tolist()
+
+
+def test_the_command_names_what_is_missing(frames, tmp_path, capsys):
+    assert main(["predict", str(tmp_path / "no.safetensors")]) == 2
+    assert "or a camera to look through with --webcam" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "no.safetensors"), str(frames), "--webcam"]) == 2
+    assert "--webcam" in capsys.readouterr().err
 
 
 class Screen:

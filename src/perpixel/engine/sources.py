@@ -105,7 +105,7 @@ class Video:
 
 @dataclass(frozen=True)
 class FrameFolder(Video):
-    """A folder of pictures that are the frames of one video, in the order of their names."""
+    """A folder of pictures that are the frames of one video, in the order of their names, 2.jpg before 10.jpg."""
 
     def frames(self) -> Iterator[Frame]:
         """Its frames; an InputError names a picture that cannot be read."""
@@ -123,10 +123,15 @@ class FrameFolder(Video):
     def _files(self) -> list[Path]:
         if not isinstance(self.place, Path) or not self.place.is_dir():
             raise InputError(f"{self.name}: no such folder with the frames of a video")
-        files = sorted(path for path in self.place.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted((path for path in self.place.iterdir() if path.suffix.lower() in SUFFIXES), key=_by_number)
         if not files:
             raise InputError(f"{self.name} holds no picture ({', '.join(SUFFIXES[:4])} ...)")
         return files
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """A name as a key that sorts the numbers in it by their size."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 class _Reader:
