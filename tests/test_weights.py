@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_first_use_fetches_converts_and_says_the_terms_once(host: FileHost, thei
     record = json.loads((path.parent / "record.json").read_text())
     assert record["sha256"] == SHA256 and record["vouched"] == "nobody" and record["notes"] == ["a note"]
     assert had(theirs) == (path, []) and len(host.asked) == 1
+
+
+def test_several_at_once_fetch_once(host: FileHost, theirs: Published):
+    """As the processes of one training do: one works, the others wait and take what it made."""
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(had, [theirs] * 4))
+    assert len({path for path, _ in found}) == 1 and len(host.asked) == 1
+    assert sum(len(said) for _, said in found) == 2
 
 
 def test_who_vouches_for_a_file(host: FileHost, theirs: Published):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock
 from huggingface_hub import constants
@@ -110,12 +111,16 @@ def published_file(published: Published, say: Callable[[str], None] | None = Non
         InputError: they cannot be had (the sentence says which file to put where), or are not what they should be.
     """
     place = Place(published)
-    if found := _ready(place):
-        return found
+    if _state(place) == "whole":
+        return place.converted
     lock = _lock(place.folder)
     try:
-        # Another process may have made it meanwhile.
-        return _ready(place) or _made(place, say or _tell)
+        state = _state(place)  # anew: another process may have worked on it meanwhile
+        if state == "changed":
+            raise InputError(f"{place.converted} is not what was written there: delete it, and it is made anew")
+        if state == "missing":
+            _make(place, say or _tell)
+        return place.converted
     finally:
         lock.release()
 
@@ -132,17 +137,20 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _ready(place: Place) -> Path | None:
-    """The converted file, checked; None where it is to be made."""
+def _state(place: Place) -> Literal["missing", "changed", "whole"]:
+    """Of the converted file, by its sum."""
     record = place.record()
     if record is None or record.version != __version__ or not place.converted.is_file():
-        return None
-    if digest(place.converted) != record.converted:
-        raise InputError(f"{place.converted} is not what was written there: delete it, and it is made anew")
-    return place.converted
+        return "missing"
+    return "whole" if digest(place.converted) == record.converted else "changed"
 
 
-def _made(place: Place, say: Callable[[str], None]) -> Path:
+def _make(place: Place, say: Callable[[str], None]) -> None:
+    """Downloads what is not here, checks it, converts it and notes what is known.
+
+    Raises:
+        InputError: there is no way to the file, or it is not the right one.
+    """
     published, known = place.published, place.record()
     if known is None:
         say(f"{published.name}: {published.publisher.terms}")
@@ -163,9 +171,7 @@ def _made(place: Place, say: Callable[[str], None]) -> Path:
     origin = Origin(_address(published), sha256, published.publisher.name, published.publisher.licence)
     settings = (f"name={published.name}", *published.settings)
     notes = tuple(convert_file(place.original, place.converted, settings=settings, origin=origin))
-    made = Record(origin.address, sha256, vouched, commit, digest(place.converted), __version__, notes)
-    place.write(made)
-    return place.converted
+    place.write(Record(origin.address, sha256, vouched, commit, digest(place.converted), __version__, notes))
 
 
 def _fetch(place: Place) -> Stated:
