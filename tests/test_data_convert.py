@@ -153,7 +153,7 @@ def objects(draw):
     return entry
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(objects(), min_size=1, max_size=4), st.sampled_from(list(WRITERS)), st.sampled_from(list(WRITERS)))
 def test_there_and_back(entries, form, second):
     """Any objects through two forms: each arrives, in place, with its mask and fields, or is counted."""
@@ -288,6 +288,7 @@ def test_labelme_by_hand(tmp_path):
         (_shape("a", "rectangle", [[40, 1], [50, 9]]), r"lies outside the image \(32x24\)"),
         (_shape("a", "mask", [[1, 1], [2, 2]], mask="%%"), "mask is no PNG picture in base64"),
         (_shape("a", "heart", [[1, 1], [2, 2]]), "shape_type 'heart' with 2 points is not known"),
+        (_shape("a", "polygon", [[1, 1], [2, 2], [10**400, 3]]), "points are not pairs of numbers"),
         ({"points": []}, "has no label"),
     ],
 )
@@ -359,6 +360,9 @@ def test_cvat_by_hand(tmp_path):
         ("</annotations>", "<track id='0'></track></annotations>", "holds tracks of a video; export the task again"),
         ("</annotations>", "", "is not valid xml"),
         ('width="32"', 'width="0"', "needs a name, and width and height above 0"),
+        ('width="32"', 'width="99999999999"', "million pixels an image may have"),
+        ("1,1;5,1;5,5;1,5", "1,1;5;5,5", "points are not pairs of numbers"),
+        ("utf-8", "x", "is not valid xml"),
     ],
 )
 def test_bad_cvat_is_named(tmp_path, old, new, message):

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from perpixel.data.coco import images_folder
-from perpixel.data.dataset import Shape
+from perpixel.data.dataset import Shape, size_fault
 from perpixel.data.extras import Extras, element_value, from_text
 from perpixel.data.grouped import (
     BadShape,
@@ -31,6 +31,8 @@ CROWD = "is_crowd"
 """The attribute that marks a crowd, as CVAT's own COCO files name it."""
 DEFAULTS = {"occluded": "0"}
 """What every shape says, also where nobody said anything."""
+_NO_XML = (ElementTree.ParseError, LookupError, ValueError, OSError)
+"""What a file that is no xml is met with: also an encoding that nobody knows."""
 _GEOMETRY = {
     "box": ("xtl", "ytl", "xbr", "ybr", "rotation"),
     "polygon": ("points",),
@@ -48,7 +50,7 @@ def cvat_file(source: Path) -> Path | None:
     try:
         for _, element in ElementTree.iterparse(path, events=("start",)):
             return path if element.tag == "annotations" else None
-    except ElementTree.ParseError as error:
+    except _NO_XML as error:
         raise InputError(f"{path}: is not valid xml ({error})") from error
     return None
 
@@ -81,7 +83,7 @@ def read_cvat(
     try:
         for _, element in ElementTree.iterparse(path, events=("end",)):
             reader.take(element)
-    except ElementTree.ParseError as error:
+    except _NO_XML as error:
         raise InputError(f"{path}: is not valid xml ({error})") from error
     return reader.dataset(images, classes)
 
@@ -111,8 +113,10 @@ class _Reader:
         name = element.get("name") or ""
         where = f"{self.path}: image {name or element.get('id')!r}"
         sides = [element.get(side) or "" for side in ("height", "width")]
-        if not name or not all(side.isdigit() and int(side) > 0 for side in sides):
+        if not name or not all(map(_is_whole, sides)):
             return self.faults.report(f"{where}: needs a name, and width and height above 0")
+        if fault := size_fault((int(sides[0]), int(sides[1]))):
+            return self.faults.report(f"{where}: width x height {sides[1]}x{sides[0]} {fault}")
         if name in self.images:
             return self.faults.report(f"{where}: the name occurs twice; the first image keeps it")
         size, parts = (int(sides[0]), int(sides[1])), []
@@ -174,7 +178,7 @@ def _part(shape: ElementTree.Element, size: tuple[int, int]) -> Part:
         shape.get("label") or "",
         box,
         drawn,
-        int(group) if group.isdigit() and group != "0" else None,
+        int(group) if _is_whole(group) else None,
         crowd,
         extra,
         fields,
@@ -202,6 +206,11 @@ def _geometry(shape: ElementTree.Element, size: tuple[int, int]) -> tuple[Box, S
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
     corners = [(x1 - cx, y1 - cy), (x2 - cx, y1 - cy), (x2 - cx, y2 - cy), (x1 - cx, y2 - cy)]
     return polygon_part([(cx + cos * u - sin * v, cy + sin * u + cos * v) for u, v in corners])
+
+
+def _is_whole(text: str) -> bool:
+    """Whether it is a whole number above 0, of as many digits as any is."""
+    return text.isdecimal() and len(text) < 19 and int(text) > 0
 
 
 def _number(shape: ElementTree.Element, name: str) -> float:

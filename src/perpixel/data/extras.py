@@ -86,7 +86,7 @@ def from_text(text: str | None) -> Any:
     stripped = (text or "").strip()
     try:
         return json.loads(stripped)
-    except ValueError:
+    except (ValueError, RecursionError):
         return stripped
 
 
@@ -108,6 +108,6 @@ def _empty(value: Any) -> bool:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

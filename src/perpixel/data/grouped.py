@@ -18,6 +18,7 @@ from perpixel.data.dataset import Rle, Shape, box_fault
 from perpixel.data.extras import Extras
 from perpixel.data.masks import draw_shape, encode, patch_code
 from perpixel.data.table import TableBuilder
+from perpixel.ops.runs import encode_window
 
 Box = tuple[float, float, float, float]
 _SAME = 0.1
@@ -57,7 +58,12 @@ def polygon_part(points: Sequence[Sequence[float | int]]) -> tuple[Box, Shape]:
     Raises:
         BadShape: fewer than three points, or one that is no number.
     """
-    polygon = np.array(points, dtype=np.float64).reshape(-1, 2)
+    if any(len(point) != 2 for point in points):
+        raise BadShape("points are not pairs of numbers")
+    try:
+        polygon = np.array(points, dtype=np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise BadShape("points have a number that is too large") from error
     if len(polygon) < 3 or not np.isfinite(polygon).all():
         raise BadShape(f"a polygon of {len(polygon)} points is not 3 or more points x, y")
     return _extent(polygon), (polygon,)
@@ -84,9 +90,7 @@ def mask_part(inside: Bool[ndarray, "h w"], left: int, top: int, size: tuple[int
         raise BadShape(f"the mask's window {left},{top} {width}x{height} reaches past the image ({size[1]}x{size[0]})")
     if not inside.any():
         raise BadShape("the mask covers no pixel")
-    mask = np.zeros(size, dtype=bool)
-    mask[top : top + height, left : left + width] = inside
-    code = encode(mask)
+    code = Rle(size, encode_window(inside, top, left, size)["counts"].encode())
     x1, y1, x2, y2 = patch_code(code).box
     return (float(x1), float(y1), float(x2), float(y2)), code
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from perpixel.data.dataset import Shape
+from perpixel.data.dataset import Shape, size_fault
 from perpixel.data.extras import Extras
 from perpixel.data.grouped import (
     BadShape,
@@ -32,6 +32,8 @@ from perpixel.errors import InputError
 
 _LOOKED_AT = 20
 """Files of a folder that are opened to tell whether it is LabelMe's."""
+_FAR = 1e9
+"""Pixels: no point of an image lies farther off."""
 _READ_OF_IMAGES = frozenset(("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"))
 _READ_OF_SHAPES = frozenset(("label", "points", "shape_type", "mask", "difficult"))
 _OFTEN_EMPTY = frozenset(("flags", "description", "group_id"))
@@ -46,7 +48,7 @@ def is_labelme(path: Path) -> bool:
     for file in islice(path.rglob("*.json"), _LOOKED_AT):
         try:
             document = json.loads(read_text(file))
-        except (InputError, ValueError):
+        except (InputError, ValueError, RecursionError):
             continue
         if isinstance(document, dict) and {"shapes", "imagePath"} <= document.keys():
             return True
@@ -95,7 +97,7 @@ class _Reader:
         """Appends the image of a file and its objects."""
         try:
             document = json.loads(read_text(file))
-        except (InputError, json.JSONDecodeError) as error:
+        except (InputError, ValueError, RecursionError) as error:
             return self.faults.report(
                 str(error) if isinstance(error, InputError) else f"{file}: is not valid json ({error})"
             )
@@ -115,6 +117,10 @@ class _Reader:
             size = _stated_size(document) or image_size(path)
         except InputError as error:
             return self.faults.report(f"{error}, with its {len(shapes)} shapes")
+        if fault := size_fault(size):
+            return self.faults.report(
+                f"{file}: imageWidth x imageHeight {size[1]}x{size[0]} {fault}, with its {len(shapes)} shapes"
+            )
         identity = file.relative_to(self.source).with_suffix("").as_posix()
         row = self.table.add_image(identity, str(path), size)
         if self.extras is not None:
@@ -200,7 +206,7 @@ def _is_point(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(end) in (int, float) and math.isfinite(end) for end in value)
+        and all(type(end) in (int, float) and -_FAR < end < _FAR for end in value)
     )
 
 
