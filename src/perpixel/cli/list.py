@@ -38,7 +38,8 @@ def _weights(part: str) -> int:
     from perpixel.engine.weights_table import PUBLISHED
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("name", "figures of the publisher", "licence", "address", "here"):
+    table.add_column("name", no_wrap=True)
+    for heading in ("published figures", "licence", "address", "here"):
         table.add_column(heading, overflow="fold")
     for name, one in sorted(PUBLISHED.items()):
         if part in name:
@@ -47,5 +48,5 @@ def _weights(part: str) -> int:
             licence = f"{one.publisher.name}: {one.publisher.licence}"
             table.add_row(f"[bold]{name}[/bold]", figures, licence, one.address.removeprefix("https://"), here)
     Console(width=None if Console().is_terminal else 220).print(table)
-    print("figures: COCO val2017 unless they say test-dev; not measured by us")
+    print("figures: their publishers', on COCO val2017 unless they say test-dev; not measured by us")
     return 0

@@ -62,7 +62,8 @@ class Training:
         sync_batch_norm: BatchNorm over all processes' images.
         compile: compile the network's dense part with torch.compile.
         seed: of initial weights, order of images, augmentation and sampling.
-        init_from: a checkpoint, or a name of published weights, to start from (fine-tuning); a class predictor of another class count starts anew.
+        init_from: a checkpoint, or the name of published weights, to start from (fine-tuning); a class predictor of another
+            class count starts anew.
         evaluate_every: steps between evaluations on the validation split; there is always one at the end. None: only that.
         save_every: steps between checkpoints; there is always one at an evaluation, at the end and on Ctrl-C.
         log_every: steps that one line of the log sums up.
