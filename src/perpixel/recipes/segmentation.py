@@ -14,7 +14,7 @@ CAMVID_IMAGES = 367
 CITYSCAPES_IMAGES = 2975
 
 FOUND_CELL = CellGenotype.parse([[3, 2, 4, 2, 5], [1, 1, 4, 0, 1], [3, 1, 0, 5, 0], [4, 2, 4, 1, 5], [2, 3, 4, 5, 5]])
-"""Of 60 cells of a search on CamVid's training split, the second best there and the better of both once trained (docs/search.md)."""
+"""Of 60 cells of a search on CamVid's training split the second best there, and the better one once trained (docs/search.md)."""
 
 
 def arch2_camvid() -> Recipe:
