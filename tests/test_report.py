@@ -260,6 +260,7 @@ def test_runs_side_by_side(run, tmp_path, capsys, browser):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("article.card").count() == 0 and not page.is_visible("#tools")
     assert "Settings that differ" in page.locator("h2").all_inner_texts()
+    assert "different data" not in page.inner_text("header")
     page.context.close()
 
 

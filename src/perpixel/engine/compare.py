@@ -148,11 +148,14 @@ def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
     names = [run.name for run in runs]
     heads = [names[0], *(head for name in names[1:] for head in (name, "difference"))]
     metrics = metric_rows(runs)
+    says = f"Differences are to {names[0]}, in points."
+    if len({_written(run.settings.get("data.val")) for run in runs}) > 1:
+        says += " The runs were measured on different data (data.val), so differences say little."
     settings = setting_rows(runs)
     sections = [
         section(
             "Metrics, per cent",
-            paragraph(f"Differences are to {names[0]}, in points."),
+            paragraph(says),
             table(["metric", *heads], metrics),
         )
         if metrics
@@ -180,7 +183,8 @@ def print_comparison(runs: Sequence[Run]) -> None:
         shown.add_column(run.name, justify="right", overflow="fold")
     for name, *cells in metric_rows(runs):
         texts = [cell.text for cell in cells if isinstance(cell, Cell)]
-        both = [f"{value} ({points})" for value, points in zip(texts[1::2], texts[2::2], strict=True)]
+        pairs = zip(texts[1::2], texts[2::2], strict=True)
+        both = [value if points == "–" else f"{value} ({points})" for value, points in pairs]
         shown.add_row(str(name), texts[0], *both)
     console.print(shown, highlight=False)
     count = len(setting_rows(runs))

@@ -40,14 +40,17 @@ def choose(ranks: Mapping[int, Rank], wanted: int, total: int) -> dict[int, Grou
         total: images of the whole set, over which the last are spread.
     """
     order = sorted(ranks, key=lambda index: (ranks[index], index))
+    groups: dict[int, Group]
     if total <= wanted:
-        every: dict[int, Group] = dict.fromkeys(order, "all")
-        return every
+        groups = dict.fromkeys(order, "all")
+        return groups
     few, most, rest = _shares(wanted)
-    worst, best = order[:few], order[few:][::-1][:most]
-    groups: dict[int, Group] = dict.fromkeys(worst, "worst")
-    groups |= dict.fromkeys(best, "best")
-    return groups | {index: "spread" for index in evenly(total, rest) if index in ranks and index not in groups}
+    groups = dict.fromkeys(order[:few], "worst")
+    groups |= dict.fromkeys(order[few:][::-1][:most], "best")
+    for index in evenly(total, rest):
+        if index in ranks:
+            groups.setdefault(index, "spread")
+    return groups
 
 
 def _shares(wanted: int) -> tuple[int, int, int]:
