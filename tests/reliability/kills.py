@@ -139,7 +139,7 @@ def kill_label(kills: int, seed: int, folder: Path) -> None:
 
     from perpixel.engine.label import label
     from perpixel.engine.label_file import BoxFile
-    from perpixel.engine.label_masks import Proposal
+    from perpixel.engine.label_masks import Masker, Proposal
 
     (folder / "images").mkdir()
     images, annotations = [], []
@@ -150,16 +150,16 @@ def kill_label(kills: int, seed: int, folder: Path) -> None:
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
     (folder / "boxes.json").write_text(json.dumps(document))
 
-    class Fill:
+    class Fill(Masker):
         name, unknown = "fill", set[str]()
 
-        def propose(self, image, boxes, classes):
-            return [Proposal(np.ones(image.shape[:2], dtype=bool), 0.5) for _ in boxes]
+        def propose(self, image, boxes, names):
+            yield from (Proposal(np.ones(image.shape[:2], dtype=bool), 0.5) for _ in boxes)
 
     def work(output: Path) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         file = BoxFile.read(folder / "boxes.json", folder / "images")
-        label(file, Fill(), output, folder / "report", pictures=5, progress=False)  # pyright: ignore
+        label(file, Fill(), output, folder / "report", pictures=5, progress=False)
 
     began = time.monotonic()
     work_out = folder / "whole.json"

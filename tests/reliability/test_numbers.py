@@ -52,7 +52,7 @@ def test_gradients_against_finite_differences(name):
     assert gradcheck(function, make(), eps=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fcos_mobilenetv2", "condinst_mobilenetv2"])
+@pytest.mark.parametrize("name", ["condinst_mobilenetv2", "nas_fcos_mobilenetv2"])
 def test_a_few_batches_in_bfloat16(name):
     assert batches_without_nan(name, 2) == 2
 

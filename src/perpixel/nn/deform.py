@@ -53,9 +53,12 @@ class DeformConv2d(nn.Conv2d):
             mask = logit.sigmoid()
         else:
             offset = predicted
+        # Computed as its weights are, float32 under autocast: the processor has no other kernel, and positions need it.
+        exact = self.weight.dtype
+        mask = None if mask is None else mask.to(exact)
         return deform_conv2d(
-            input,
-            offset,
+            input.to(exact),
+            offset.to(exact),
             self.weight,
             self.bias,
             stride=self.stride,  # pyright: ignore[reportArgumentType]
