@@ -46,7 +46,7 @@ def write_report(
     """
     best = [
         {
-            "trial": number,
+            "trial": number + 1,  # as on the page
             "reward": outcome.reward,
             "values": outcome.values,
             "genotype": space.to_json(space.build(state.trials[number].proposal.tokens)),
