@@ -182,7 +182,9 @@ def _histogram(values: Float[np.ndarray, " n"], begins: tuple[float | int, ...])
     return np.bincount(np.digitize(values, begins[1:]), minlength=len(begins))
 
 
-def _kinds(begins: tuple[float | int, ...], counts: Int[np.ndarray, " k"], whole: bool = False) -> list[tuple[str, int]]:
+def _kinds(
+    begins: tuple[float | int, ...], counts: Int[np.ndarray, " k"], whole: bool = False
+) -> list[tuple[str, int]]:
     """The name of each kind with its count."""
     names = []
     for begin, end in zip(begins, (*begins[1:], None), strict=True):
