@@ -153,7 +153,8 @@ def _written(
         losses.leave_fields("the data set", ["map of stuff"])
     losses.fields.update({f"{name!r} of a further part of an object": n for name, n in document.extras.lost.items()})
     whole = document.without_shapes(losses) if boxes else document
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    place = out.absolute()
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
         writer = WRITERS[form](temporary, losses, link)
