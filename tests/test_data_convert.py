@@ -425,6 +425,8 @@ def test_nothing_is_overwritten_or_half_written(source, tmp_path):
     (tmp_path / "full/mine.txt").write_text("keep")
     with pytest.raises(InputError, match="holds something already"):
         convert(source, tmp_path / "full", "voc", progress=False)
+    with pytest.raises(InputError, match="is the folder you are in"):
+        convert(source, Path("."), "voc", progress=False)
     (tmp_path / "in/images/b.png").unlink()
     with pytest.raises(InputError, match=r"b\.png"):
         convert(source, tmp_path / "out", "voc", progress=False)

@@ -133,6 +133,8 @@ def _classes(dataset: Dataset) -> list[frozenset[int]]:
 
 
 def _check_empty(out: Path) -> None:
+    if out.absolute() == Path.cwd():  # it is replaced as a whole, and nobody can stand in a folder that is replaced
+        raise InputError(f"{out} is the folder you are in: name a new one with --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something already: name a folder that does not exist yet with --out")
 
