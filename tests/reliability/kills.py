@@ -3,8 +3,8 @@
     python tests/reliability/kills.py --kills 200 --seed 0
 
 trains a tiny model on the processor again and again; a killed run is resumed until it is done, and its weights, optimiser,
-average and log are then compared with those of an unbroken run, bit for bit. `--only label`, `search` and `ranks` do the same
-to `perpixel label`, to a search, and to one of two processes that train together.
+average and log are then compared with those of an unbroken run, bit for bit. `--only label` and `--only ranks` do the same to
+`perpixel label` and to one of two processes that train together.
 """
 
 import argparse
@@ -17,17 +17,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Processes that the search starts import this file again.
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    )
 
 import numpy as np
 import torch
@@ -175,34 +170,6 @@ def kill_label(kills: int, seed: int, folder: Path) -> None:
     print(f"label: {done} kills; the file was there {whole} times, each time whole and equal")
 
 
-def kill_search(kills: int, seed: int, folder: Path) -> None:
-    """A search that goes on proposes what an unbroken one does."""
-    from perpixel.search.runner import run_search
-    from perpixel.search.spaces.toy import LEARNER, ToySearch
-
-    search = ToySearch(trials=24, ahead=3, steps=3, seconds=0.02, policy=replace(LEARNER, hidden=16, buffer=4))
-
-    def work(output: Path) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        run_search(search, output, resume=(output / "search.json").exists(), show=False)
-
-    def proposals(output: Path) -> list:
-        state = run_search(search, output, resume=True, show=False)
-        return [(trial.proposal, None if trial.outcome is None else trial.outcome.reward) for trial in state.trials]
-
-    began = time.monotonic()
-    assert not killed(work, (folder / "whole",), None)
-    lasts, random, done, runs = time.monotonic() - began, Random(seed), 0, 0
-    wanted = proposals(folder / "whole")
-    while done < kills:
-        output, tries = folder / f"broken{runs}", 0
-        while killed(work, (output,), random.uniform(0.02, lasts * (0.3 + 0.1 * tries))):
-            done, tries = done + 1, tries + 1
-        assert proposals(output) == wanted
-        runs += 1
-    print(f"search: {done} kills in {runs} searches, each with the proposals and rewards of the unbroken one")
-
-
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return str(sock.getsockname()[1])
@@ -244,7 +211,6 @@ def kill_ranks(kills: int, seed: int, folder: Path) -> None:
 KINDS: dict[str, Callable[[int, int, Path], None]] = {
     "training": kill_training,
     "label": kill_label,
-    "search": kill_search,
     "ranks": kill_ranks,
 }
 

@@ -53,19 +53,19 @@ class DeformConv2d(nn.Conv2d):
             mask = logit.sigmoid()
         else:
             offset = predicted
-        # Computed as its weights are, float32 under autocast: the processor has no other kernel, and positions need it.
-        exact = self.weight.dtype
-        mask = None if mask is None else mask.to(exact)
-        return deform_conv2d(
+        # At least float32: the processor has no other kernel, and eight bits of a position are too few.
+        exact = torch.promote_types(self.weight.dtype, torch.float32)
+        out = deform_conv2d(
             input.to(exact),
             offset.to(exact),
-            self.weight,
-            self.bias,
+            self.weight.to(exact),
+            None if self.bias is None else self.bias.to(exact),
             stride=self.stride,  # pyright: ignore[reportArgumentType]
             padding=self.padding,  # pyright: ignore[reportArgumentType]
             dilation=self.dilation,  # pyright: ignore[reportArgumentType]
-            mask=mask,
+            mask=None if mask is None else mask.to(exact),
         )
+        return out.to(input.dtype)
 
     @classmethod
     def like(cls, conv: nn.Conv2d, modulated: bool = True) -> "DeformConv2d":
