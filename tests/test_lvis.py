@@ -144,7 +144,7 @@ def test_an_evaluation_prints_them_beside_cocos(file, capsys):
     data = open_dataset(file)
     assert isinstance(data, LvisDataset)
     metrics = coco_metrics(data.coco_truth(), RESULTS)
-    found = report._by_lvis(data, Evaluation({"bbox": metrics}, RESULTS, {}, 2, 0.0), None)
+    found = report._by_lvis(data, Evaluation({"bbox": metrics}, RESULTS, (), 2, 0.0), None)
     assert found["bbox"]["AP"] == pytest.approx(0.5, abs=1e-6) and metrics.summary["AP"] < 0.45
     assert "bbox by LVIS's rules: AP 0.5000" in capsys.readouterr().out
 
