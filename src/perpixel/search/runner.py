@@ -60,7 +60,7 @@ def run_search(search: Search, out: Path, *, resume: bool = False, show: bool = 
             if ended:
                 learn(search, state)
                 state.save(folder.state)
-                _check(state)
+                _check(state, out)
             watch(state)
         watch.finish(state)
     return state
@@ -124,15 +124,17 @@ def task_of(search: Search, space: Space[Any], state: SearchState, number: int) 
     return Task(number, space.build(trial.proposal.tokens), step_seed(search.seed, number, 0), trial.hope)
 
 
-def _check(state: SearchState) -> None:
+def _check(state: SearchState, out: Path) -> None:
     outcomes = [outcome for _, _, outcome in state.finished]
     if any(outcome.error is None for outcome in outcomes):
         return
     last = (outcomes[-1].error or "").partition("\n")[0]
     wrong = f"{InputError.__name__}: "  # the user's data or settings: no other trial will do better
     if last.startswith(wrong):
-        raise InputError(f"{last.removeprefix(wrong)} (so said trial {len(outcomes)}; mend it and start anew)")
+        raise InputError(
+            f"{last.removeprefix(wrong)} (so said trial {len(outcomes)}; mend it, delete {out} and start anew)"
+        )
     if len(outcomes) >= HOPELESS:
         raise InputError(
-            f"all of the first {len(outcomes)} trials failed, the last with {last}; mend it and start anew"
+            f"all of the first {len(outcomes)} trials failed, the last with {last}; mend it, delete {out} and start anew"
         )
