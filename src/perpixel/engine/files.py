@@ -70,7 +70,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[st
             # Views into one storage (parts of a fused weight) become tensors of their own: safetensors takes no overlaps.
             copied = tensor.cpu().contiguous()
             kept[name] = copied.clone() if copied.untyped_storage().nbytes() != copied.nbytes else copied
-    metadata = {DOCUMENT: json.dumps(document), SHARED: json.dumps(shared)}
+    metadata = {DOCUMENT: json.dumps(document)}
+    if shared:  # safetensors writes several entries in random order; with one, the same content is the same bytes
+        metadata[SHARED] = json.dumps(shared)
     write_atomically(path, lambda file: save_file(kept, file, metadata=metadata))
 
 
