@@ -142,7 +142,10 @@ def broken(change):
     [
         (lambda d: d["categories"][0].pop("isthing"), "isthing of 'car' is neither 0 nor 1"),
         (lambda d: d["annotations"][0].pop("file_name"), "needs image_id, the file_name of a picture"),
-        (lambda d: d["annotations"][0]["segments_info"][0].pop("id"), "a segment has no whole number as id"),
+        (
+            lambda d: d["annotations"][0]["segments_info"][0].pop("id"),
+            "a segment has no whole number from 0 to 16777215 as id",
+        ),
         (lambda d: d["annotations"][0]["segments_info"][0].pop("bbox"), "has no bbox"),
         (lambda d: d["annotations"][0]["segments_info"][0].update(category_id=77), "77 names no category"),
         (lambda d: d["annotations"][0].update(file_name="six.png"), "the picture .*six.png .* is missing"),

@@ -272,7 +272,8 @@ def test_both_stages_from_the_command_line(tmp_path, capsys):
     numbers = json.loads((out / "metrics.json").read_text())
     assert set(numbers["semantic"]["summary"]) == {"mIoU", "mAcc", "gAcc", "fwIoU", "tIoU"}
     assert 0 < numbers["summary"]["semantic/gAcc"] <= 1
-    assert len(list((out / "semantic").iterdir())) == 4
+    page = (out / "report.html").read_text()
+    assert page.count('["true segments","data:image/jpeg') == page.count('["predicted segments","data:image/jpeg') == 4
 
 
 def test_a_stream_follows_and_photos_do_not(tmp_path):
