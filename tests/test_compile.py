@@ -25,7 +25,7 @@ for name in names:
         detector = replace(config.detector, backbone=replace(tiny, stages=config.detector.backbone.stages))
         config = replace(config, detector=detector)
     else:
-        config = replace(config, backbone=tiny)
+        config = replace(config, backbone=replace(tiny, stages=config.backbone.stages))
     model = config.build(classes=classes, stuff=2).eval()
     torch.compiler.reset()  # every model counts as a recompilation of the same forward, of which there may be eight
     images = torch.randn(1, 3, 64, 96)

@@ -15,14 +15,14 @@ from perpixel.cli.main import main
 from perpixel.config import to_dict
 from perpixel.errors import InputError
 from perpixel.search import runner
-from perpixel.search.charts import line_chart, thinned
 from perpixel.search.controller import Controller
 from perpixel.search.curves import averages, best_so_far, best_trials, shares
 from perpixel.search.early_stop import EarlyStop
+from perpixel.search.folder import SearchFolder
 from perpixel.search.graph import Graph, Node, columns, draw
 from perpixel.search.policy import PolicyConfig, Proposal, RandomSearch
 from perpixel.search.ppo import PPO, PPOPolicy, ppo_loss
-from perpixel.search.report import page, sparkline
+from perpixel.search.report import sections, sparkline, write_report
 from perpixel.search.runner import load_run, run_search
 from perpixel.search.settings import Search
 from perpixel.search.space import Decision, Space, answer
@@ -384,25 +384,22 @@ def test_the_longest_path_sets_the_column():
         Graph(nodes, [("b", "a")])
 
 
-def test_pages_escape_what_they_show():
+def test_pages_escape_what_they_show(tmp_path):
     """Names and errors are text: no tag of theirs reaches the page; each drawing is one well-formed SVG."""
     evil = "<script>1</script>"
     drawn = draw(Graph({"a": Node(evil, "input")}, []), evil)
-    chart = line_chart(evil, {evil: [(1.0, 0.5), (2.0, 0.7)]}, [(1.0, 0.2)])
-    for svg in (drawn, chart):
-        ElementTree.fromstring(svg)
-        assert "<script>" not in svg
+    ElementTree.fromstring(drawn)
     state = state_of(((0, 1), Outcome(0.5, {evil: 1.0})), ((0, 2), Outcome(0.0, error=f"{evil}\n{evil}")))
-    text = page(evil, ToySearch(steps=1), ToySpace(1), state, baseline=state)
-    assert "<script>" not in text and text.count("<svg") == 5 and "http" not in text
+    text = "".join(sections(ToySpace(1), state, baseline=state))
+    assert "<script>" not in drawn + text and text.count("<svg") == 5 and "http" not in text
+    folder = SearchFolder(tmp_path / evil.replace("/", " "))
+    folder.path.mkdir()
+    written = write_report(folder, ToySearch(steps=1), ToySpace(1), state).read_text(encoding="utf-8")
+    assert "<script>1" not in written and "2 of " in written
 
 
-def test_charts_of_little():
-    """No point, one point, many points."""
-    for points in ([], [(1.0, 0.0)], [(float(x), x / 7) for x in range(1, 1000)]):
-        ElementTree.fromstring(line_chart("reward", {"mean": points}))
-    many = thinned([(float(x), 0.0) for x in range(1001)])
-    assert len(many) <= 400 and many[-1] == (1000.0, 0.0)
+def test_a_row_of_bars():
+    """From the lowest value to the highest, no wider than asked for."""
     assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█" and sparkline([], 10) == "" and len(sparkline([1.0] * 99, 10)) == 10
 
 

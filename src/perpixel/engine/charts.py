@@ -24,12 +24,14 @@ class Line:
         points: x and y; what is not finite is left out.
         color: of CSS; None takes the page's, by the line's position among all.
         thin: whether it is drawn behind the others, as one of many.
+        dots: whether its points stand alone, not joined.
     """
 
     name: str
     points: Sequence[Point]
     color: str | None = None
     thin: bool = False
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def line_chart(title: str, lines: Sequence[Line], across: Axis, up: Axis) -> str
         lines: those without a point are left out; without any line there is no figure.
         across, up: the axes.
     """
-    known = [(number, line, _thinned(_finite(line.points, up.log))) for number, line in enumerate(lines)]
+    known = [(number, line, _drawn(line, up.log)) for number, line in enumerate(lines)]
     drawn = [(number, line, points) for number, line, points in known if points]
     if not drawn:
         return ""
@@ -68,10 +70,10 @@ def line_chart(title: str, lines: Sequence[Line], across: Axis, up: Axis) -> str
         dash = "" if line.color or number < COLORS else ' stroke-dasharray="6 3"'
         look = f'stroke="{color}" stroke-width="{1.2 if line.thin else 2.2}" opacity="{0.65 if line.thin else 1}"{dash}'
         name = f"<title>{html.escape(line.name)}</title>"
-        if len(points) == 1:
-            parts.append(
-                f'<circle cx="{to_x(points[0][0]):.1f}" cy="{to_y(points[0][1]):.1f}" r="4" fill="{color}">{name}</circle>'
-            )
+        if line.dots or len(points) == 1:
+            radius = 2 if line.dots else 4
+            circles = "".join(f'<circle cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="{radius}"/>' for x, y in points)
+            parts.append(f'<g fill="{color}">{name}{circles}</g>')
         else:
             path = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y in points)
             parts.append(f'<polyline points="{path}" {look}>{name}</polyline>')
@@ -147,8 +149,11 @@ def _written(value: float) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 10000 and value % 100 == 0 else f"{value:g}"
 
 
-def _finite(points: Sequence[Point], log: bool) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
+def _drawn(line: Line, log: bool) -> list[tuple[float, float]]:
+    finite = [
+        (float(x), float(y)) for x, y in line.points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)
+    ]
+    return finite if line.dots else _thinned(finite)
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

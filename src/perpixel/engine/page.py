@@ -112,6 +112,13 @@ def charts(*figures: str) -> str:
     return f'<div class="charts">{found}</div>' if found else ""
 
 
+def drawing(title: str, svg: str) -> str:
+    """A drawing of its own size, on white whatever the page's look; where it is wider than the page it scrolls."""
+    return (
+        f'<figure class="drawing"><figcaption>{html.escape(title)}</figcaption><div tabindex="0">{svg}</div></figure>'
+    )
+
+
 def folded(summary: str, *parts: str, opened: bool = False) -> str:
     """What is shown on a click."""
     return f"<details{' open' if opened else ''}><summary>{html.escape(summary)}</summary>{''.join(parts)}</details>"

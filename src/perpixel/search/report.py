@@ -1,14 +1,24 @@
 """A search as a page: reward curve, what trials reported, which options were sampled, the best genotypes as graphs."""
 
-import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perpixel.engine.charts import Axis, Line, line_chart
 from perpixel.engine.files import write_atomically
-from perpixel.search.charts import line_chart
-from perpixel.search.curves import averages, best_so_far, best_trials, rewards, shares, values_by_name, window_of
+from perpixel.engine.gallery import write_gallery
+from perpixel.engine.page import charts, code, drawing, folded, section
+from perpixel.search.curves import (
+    Points,
+    averages,
+    best_so_far,
+    best_trials,
+    rewards,
+    shares,
+    values_by_name,
+    window_of,
+)
 from perpixel.search.folder import SearchFolder
 from perpixel.search.graph import draw
 from perpixel.search.settings import Search
@@ -17,12 +27,6 @@ from perpixel.search.state import SearchState
 
 SHOWN = 5
 FAILURES = 10
-
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em;color:#222;background:#fff}svg{margin:0 1.5em 1em 0}"
-    "svg text{font-family:system-ui,sans-serif;font-size:12px}pre{white-space:pre-wrap;font-size:85%}"
-    "h2{margin-top:1.5em}summary{cursor:pointer}.graph{overflow-x:auto}"
-)
 
 
 def write_report(
@@ -54,29 +58,28 @@ def write_report(
         for number in best_trials(state, SHOWN)
         if (outcome := state.trials[number].outcome) is not None
     ]
-    _write(folder.best, json.dumps(best, indent=1) + "\n")
-    _write(folder.page, page(f"Search: {folder.path.name}", search, space, state, baseline))
+    text = json.dumps(best, indent=1) + "\n"
+    write_atomically(folder.best, lambda file: file.write_text(text, encoding="utf-8"))
+    title = f"Search: {folder.path.name}"
+    write_gallery(folder.page, (), title, notes=summary(search, state), sections=sections(space, state, baseline))
     return folder.page
 
 
-def page(title: str, search: Search, space: Space[Any], state: SearchState, baseline: SearchState | None = None) -> str:
-    """The page, in one piece; nothing is fetched, all text is escaped."""
+def sections(space: Space[Any], state: SearchState, baseline: SearchState | None = None) -> list[str]:
+    """What the page shows, part by part; nothing is fetched, all text is escaped."""
     window = window_of(len(state.finished))
-    parts = [f"<p>{html.escape(line)}</p>" for line in summary(search, state)]
-    parts.append(_reward_curve(state, baseline, window))
     reported = {name: averages(values, window) for name, values in values_by_name(state).items()}
-    if reported:
-        parts.append(line_chart(f"what trials reported, mean of {window}", reported))
-    parts.append("<h2>Sampled options</h2>")
-    for kind, curves in shares(space, state, window).items():
-        parts.append(line_chart(f"{kind}: share of the last {window} proposals", curves))
-    parts.append("<h2>Best genotypes</h2>" + _best(space, state))
-    parts.append(_failures(state))
-    name = html.escape(title)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1>{''.join(parts)}</html>\n"
-    )
+    curves = [_reward_curve(state, baseline, window), _chart(f"what trials reported, mean of {window}", reported)]
+    sampled = [
+        _chart(f"{kind}: share of the last {window} proposals", options)
+        for kind, options in shares(space, state, window).items()
+    ]
+    return [
+        section("Rewards", charts(*curves)),
+        section("Sampled options", charts(*sampled)),
+        section("Best genotypes", _best(space, state)),
+        _failures(state),
+    ]
 
 
 def summary(search: Search, state: SearchState) -> list[str]:
@@ -97,13 +100,19 @@ def per_hour(state: SearchState) -> float:
     return len(state.finished) / max(state.seconds / 3600, 1e-9)
 
 
+def _chart(title: str, curves: Mapping[str, Points]) -> str:
+    return line_chart(title, [Line(name, points) for name, points in curves.items()], Axis("trial"), Axis(""))
+
+
 def _reward_curve(state: SearchState, baseline: SearchState | None, window: int) -> str:
     mine = rewards(state)
-    lines = {f"reward, mean of {window}": averages(mine, window), "best so far": best_so_far(mine)}
+    lines = [Line(f"mean of {window}", averages(mine, window)), Line("best so far", best_so_far(mine))]
     if baseline is not None:
         theirs = rewards(baseline)
-        lines |= {"baseline, mean": averages(theirs, window), "baseline, best so far": best_so_far(theirs)}
-    return line_chart("reward", lines, [(number + 1.0, value) for number, value in mine])
+        lines += [Line("baseline, mean", averages(theirs, window)), Line("baseline, best so far", best_so_far(theirs))]
+    each = [(number + 1.0, value) for number, value in mine]
+    lines.append(Line("each trial", each, color="var(--soft)", dots=True))
+    return line_chart("reward", lines, Axis("trial"), Axis(""))
 
 
 def _best(space: Space[Any], state: SearchState) -> str:
@@ -114,25 +123,20 @@ def _best(space: Space[Any], state: SearchState) -> str:
         assert trial.outcome is not None
         figures = ", ".join(f"{name} {value:.4f}" for name, value in trial.outcome.values.items())
         heading = f"trial {number + 1}: reward {trial.outcome.reward:.4f}" + (f" ({figures})" if figures else "")
-        plain = html.escape(json.dumps(space.to_json(genotype)))
-        parts.append(
-            f'<h3>{html.escape(heading)}</h3><div class="graph">{draw(space.graph(genotype), heading)}</div>'
-            f"<details><summary>as JSON</summary><pre>{plain}</pre></details>"
-        )
+        parts += [
+            drawing(heading, draw(space.graph(genotype), heading)),
+            folded("as JSON", code(json.dumps(space.to_json(genotype)))),
+        ]
     return "".join(parts)
 
 
 def _failures(state: SearchState) -> str:
     failed = [(number, outcome.error) for number, _, outcome in state.finished if outcome.error is not None]
-    if not failed:
-        return ""
-    parts = [f"<h2>Failures: {len(failed)}</h2>"]
+    rows = []
     for number, error in failed[-FAILURES:]:
         first, _, rest = error.partition("\n")
-        parts.append(
-            f"<details><summary>trial {number + 1}: {html.escape(first)}</summary><pre>{html.escape(rest)}</pre></details>"
-        )
-    return "".join(parts)
+        rows.append(folded(f"trial {number + 1}: {first}", code(rest)))
+    return section(f"Failures: {len(failed)}", *rows)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -144,11 +148,3 @@ def sparkline(values: Sequence[float], width: int) -> str:
     shown = [values[int(place * step)] for place in range(min(width, len(values)))]
     low, high = min(shown), max(shown)
     return "".join(bars[round((value - low) / ((high - low) or 1) * (len(bars) - 1))] for value in shown)
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: _write_text(file, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
