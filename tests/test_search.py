@@ -23,7 +23,7 @@ from perpixel.search.graph import Graph, Node, columns, draw
 from perpixel.search.policy import PolicyConfig, Proposal, RandomSearch
 from perpixel.search.ppo import PPO, PPOPolicy, ppo_loss
 from perpixel.search.report import sections, sparkline, write_report
-from perpixel.search.runner import load_run, run_search
+from perpixel.search.runner import load_run, run_search, show_run
 from perpixel.search.settings import Search
 from perpixel.search.space import Decision, Space, answer
 from perpixel.search.spaces import all_searches
@@ -437,6 +437,22 @@ def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["search", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_folder_of_a_search_that_is_not_imported(inline, tmp_path, capsys):
+    """The command names the call that shows it, and with the module imported that call does: here with the kind put back."""
+    run_search(searching(trials=2), tmp_path / "own", show=False)
+    file = tmp_path / "own" / "search.json"
+    file.write_text(file.read_text("utf-8").replace("ToySearch", "StackSearch"), "utf-8")
+    assert main(["search", "show", str(tmp_path / "own")]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "searched by 'StackSearch', which is none of perpixel's own" in told
+    call = told[told.index("perpixel.search.runner.show_run") :].strip()
+    assert call == f'perpixel.search.runner.show_run("{tmp_path / "own"}")'
+    file.write_text(file.read_text("utf-8").replace("StackSearch", "ToySearch"), "utf-8")
+    page = tmp_path / "own" / "search.html"
+    page.unlink()
+    assert show_run(str(page.parent)) == page and page.is_file()
 
 
 def test_searches_are_settings():

@@ -109,9 +109,10 @@ def test_killed_and_gone_on(tmp_path):
 
 
 def test_on_a_ray_cluster():
-    """The same trials on two actors of a local cluster."""
+    """The same trials on two actors of a local cluster, which must find the module of the reward too."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'perpixel[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    found_there = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=found_there)
     try:
         found = fates(ToySearch(runner="ray", workers=2), ["add", "double", "square", "add"], time_limit=None)
     finally:

@@ -226,13 +226,13 @@ def _options(hint: Any) -> tuple[Any, ...]:
 def _named(classes: Sequence[type], values: Mapping[Any, Any]) -> type:
     """The class whose family has the ``kind`` of `values`; the first if none has."""
     kind = values.get("kind")
-    return next((c for c in classes if kind in [member.__name__ for member in _family(c)]), classes[0])
+    return next((c for c in classes if kind in [member.__name__ for member in family(c)]), classes[0])
 
 
 def _concrete(cls: type, values: dict[Any, Any], path: str) -> type:
     """The subclass named by ``kind``, where `cls` has subclasses."""
     named = values.pop("kind", None)
-    choices = {c.__name__: c for c in _family(cls)}
+    choices = {c.__name__: c for c in family(cls)}
     if named is None:
         if cls.__abstractmethods__ if hasattr(cls, "__abstractmethods__") else False:
             raise ConfigError(f"{_join(path, 'kind')} is missing: one of {', '.join(sorted(choices))}")
@@ -242,8 +242,9 @@ def _concrete(cls: type, values: dict[Any, Any], path: str) -> type:
     return choices[named]
 
 
-def _family(cls: type) -> list[type]:
-    below = [c for sub in cls.__subclasses__() for c in _family(sub)]
+def family(cls: type[T]) -> list[type[T]]:
+    """The classes that ``kind`` may name: `cls`, unless it is abstract, and its subclasses that are imported."""
+    below = [c for sub in cls.__subclasses__() for c in family(sub)]
     return below if getattr(cls, "__abstractmethods__", None) else [cls, *below]
 
 

@@ -46,16 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from perpixel.errors import InputError
-    from perpixel.search.folder import SearchFolder
-    from perpixel.search.report import write_report
-    from perpixel.search.runner import load_run
+    from perpixel.search.runner import show_run
 
     if len(arguments.settings) != 1:
         raise InputError("`perpixel search show` takes the folder of one search")
-    folder = Path(arguments.settings[0])
-    search, state = load_run(folder)
-    baseline = None if arguments.baseline is None else load_run(arguments.baseline)[1]
-    print(f"look at {write_report(SearchFolder(folder), search, search.space(), state, baseline)}")
+    print(f"look at {show_run(arguments.settings[0], arguments.baseline)}")
     return 0
 
 

@@ -3,9 +3,8 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from perpixel.config import from_dict, to_dict
+from perpixel.config import family, from_dict, short, to_dict
 from perpixel.engine.files import write_atomically
 from perpixel.errors import InputError
 from perpixel.search.settings import Search
@@ -87,13 +86,15 @@ def load_search(path: Path, cls: type[Search] = Search) -> Search:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is not valid JSON ({error})") from error
-    return from_dict(Search, values) if cls is Search else from_dict(cls, _of_kind(values, cls, file))
-
-
-def _of_kind(values: Any, cls: type[Search], file: Path) -> Any:
-    if not isinstance(values, dict) or values.get("kind") != cls.__name__:
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if cls is not Search and kind != cls.__name__:
         raise InputError(f"{file} is no {cls.__name__}: choose another --out")
-    return values
+    if kind is not None and kind not in [known.__name__ for known in family(cls)]:
+        raise InputError(
+            f"{path} was searched by {short(kind)}, which is none of perpixel's own: in Python import the module that "
+            f'defines it, then call perpixel.search.runner.show_run("{path}")'
+        )
+    return from_dict(cls, values)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from perpixel.engine.interruption import Interruption
 from perpixel.engine.steps import step_seed
 from perpixel.errors import InputError
 from perpixel.search.folder import SearchFolder, load_search, open_folder
+from perpixel.search.report import write_report
 from perpixel.search.settings import Search
 from perpixel.search.space import Space
 from perpixel.search.spaces import all_searches
@@ -77,6 +78,21 @@ def load_run(out: Path) -> tuple[Search, SearchState]:
     state = SearchState(search.policy.build(search.space(), search.seed))
     state.load(SearchFolder(out).state)
     return search, state
+
+
+def show_run(out: str | Path, baseline: str | Path | None = None) -> Path:
+    """Writes the page of the search in a folder anew, and says where it is.
+
+    Args:
+        out: folder of the search.
+        baseline: that of another search to compare with, such as random search.
+
+    Raises:
+        InputError: as of `load_run`.
+    """
+    search, state = load_run(Path(out))
+    other = None if baseline is None else load_run(Path(baseline))[1]
+    return write_report(SearchFolder(Path(out)), search, search.space(), state, other)
 
 
 def worker_of(search: Search) -> Callable[[int], Worker]:
