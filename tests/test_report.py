@@ -21,7 +21,7 @@ from perpixel.engine.environment import commit, environment
 from perpixel.engine.evaluate import evaluate
 from perpixel.engine.examples import Kept, choose, evenly, instances_of
 from perpixel.engine.instances import Instances
-from perpixel.engine.page import Cell, facts, folded, numbers, percent, section, table
+from perpixel.engine.page import percent, section
 from perpixel.engine.report_page import write_report
 from perpixel.engine.report_sections import metric_lines, training_section
 from perpixel.errors import InputError
@@ -137,16 +137,7 @@ def test_a_chart_by_hand():
     assert len(many) == 400 and many[0][1] == many[-1][1]
 
 
-def test_every_text_is_escaped():
-    made = [
-        section(EVIL, "x"),
-        table([EVIL], [[EVIL], [Cell(EVIL, 1, color=EVIL, look=EVIL)]]),
-        numbers({EVIL: Cell(EVIL)}, {EVIL: '"' + EVIL}),
-        folded(EVIL, "x"),
-        facts({EVIL: EVIL}),
-        line_chart(EVIL, [Line(EVIL, [(0, 1), (1, 2)], EVIL), Line(EVIL, [(0, 1)])], Axis(EVIL), Axis(EVIL)),
-    ]
-    assert not any("<img" in html for html in made)
+def test_numbers_in_words():
     assert section("empty", "") == ""
     assert percent(-1.0).text == percent(None).text == "–" and percent(0.1234).text == "12.3"
 

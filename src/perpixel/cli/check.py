@@ -39,6 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
             console=console,
         )
         print_report(report, console)
-        console.print(f"look at {sheet}", highlight=False, soft_wrap=True)
+        console.print(f"look at {sheet}", markup=False, emoji=False, highlight=False, soft_wrap=True)
         good, classes = good and report.good, classes or tuple(report.classes)
     return 0 if good else 1

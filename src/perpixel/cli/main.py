@@ -5,6 +5,7 @@ Only the chosen command's module is imported, and it imports torch only when it 
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -22,7 +23,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on annotated images",
     "compare": "put runs side by side: what they reached, how, and the settings that differ",
     "ablate": "train the rows of a paper's table and print them beside the paper's",
-    "search": "find an architecture on your data: a dynamic cell for video, a compact decoder",
+    "search": "find an architecture on your data: a pyramid and head for boxes, a dynamic cell for video, a compact decoder",
     "list": "all recipes",
     "show": "one recipe with every setting",
     "check": "validate a data set before training on it",
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from perpixel.cli.completion import answer
 
         answer(parser_of(COMMANDS))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that the terminal's encoding cannot say
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = parser_of([next((a for a in arguments if not a.startswith("-")), "")])
     parsed, rest = parser.parse_known_args(arguments)

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from perpixel.data.dataset import Dataset, Record, Rle
 from perpixel.data.masks import draw_shape
@@ -137,7 +138,8 @@ def check_dataset(
 
 def print_report(report: Report, console: Console) -> None:
     """Shows a report as tables."""
-    console.print(f"[bold]{report.name}[/]: {report.images} images, {report.objects} objects", highlight=False)
+    about = f": {report.images} images, {report.objects} objects"
+    console.print(Text.assemble((report.name, "bold"), about))
     facts = Table(box=None, show_header=False)
     facts.add_row("images without objects", str(report.empty))
     facts.add_row("crowds and difficult objects", str(report.crowds))
@@ -148,16 +150,16 @@ def print_report(report: Report, console: Console) -> None:
     console.print(facts)
     classes = Table("class", "objects", "share", title="classes", title_justify="left")
     for name, count in sorted(report.classes.items(), key=lambda item: -item[1]):
-        classes.add_row(name, str(count), f"{count / max(report.objects, 1):.1%}")
+        classes.add_row(Text(name), str(count), f"{count / max(report.objects, 1):.1%}")
     console.print(classes)
     for remark in report.remarks:
-        console.print(f"[yellow]remark[/] {remark}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("remark ", "yellow"), remark), soft_wrap=True)
     for suspicion in report.suspicions[:_SHOWN]:
-        console.print(f"[yellow]look at[/] {suspicion}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("look at ", "yellow"), suspicion), soft_wrap=True)
     if len(report.suspicions) > _SHOWN:
         console.print(f"… and {len(report.suspicions) - _SHOWN} more objects to look at: perpixel data view lists all")
     for problem in report.problems[:_SHOWN]:
-        console.print(f"[red]problem[/] {problem}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("problem ", "red"), problem), soft_wrap=True)
     if len(report.problems) > _SHOWN:
         console.print(f"… and {len(report.problems) - _SHOWN} more problems")
     console.print("[green]ready for training[/]" if report.good else f"[red]{len(report.problems)} problems[/]")

@@ -20,8 +20,11 @@ def align_classes(
         classes: the classes of the training set, or None.
 
     Raises:
-        InputError: an annotated class is not among `classes`.
+        InputError: an annotated class is not among `classes`, or a name is no text.
     """
+    for name in numbers:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InputError(f"{source}: the class {name!r} holds half a letter, which no text can; rename it")
     if classes is None:
         if not numbers:
             raise InputError(f"{source}: there is no class; a data set needs at least one")

@@ -9,7 +9,7 @@ import torch
 
 from perpixel.config import override
 from perpixel.engine.checkpoint import load_checkpoint
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.loop import DivergedError
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.runs import RunFolder
@@ -126,8 +126,7 @@ def run_table(
         try:
             result = train(recipes[row.name], folder, resume=_begun(folder), device=device)
         except DivergedError as error:
-            sentence = str(error)
-            write_atomically(failed, lambda file, sentence=sentence: _write_text(file, sentence))
+            write_text(failed, str(error))
         else:
             if result.interrupted:
                 return False
@@ -169,7 +168,3 @@ def _outcome(row: Row, recipe: Recipe, folder: Path) -> Outcome:
         return Outcome(row)
     checkpoint = load_checkpoint(last)
     return Outcome(row, checkpoint.metrics if checkpoint.step == recipe.training.steps else {})
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

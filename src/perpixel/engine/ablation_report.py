@@ -11,7 +11,7 @@ from rich.table import Table as TerminalTable
 
 from perpixel.config import to_dict
 from perpixel.engine.ablation import Outcome, Table
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.recipe import Recipe
 
 ALWAYS = ("box AP", "mask AP")
@@ -91,7 +91,7 @@ class Report:
             "table.html": self._page(outcomes, columns),
         }
         for name, text in texts.items():
-            write_atomically(self.out / name, lambda file, text=text: _write_text(file, text))
+            write_text(self.out / name, text)
 
     def _notes(self, outcomes: list[Outcome]) -> list[str]:
         data, training = self.recipe.data, self.recipe.training
@@ -121,7 +121,7 @@ class Report:
             shown.add_column("\npaper", justify="right", style="dim")
         for outcome in outcomes:
             shown.add_row(outcome.row.name, *(cell for c in columns for cell in self._cells(outcome, c)))
-        console = Console(width=None if Console().is_terminal else 160)
+        console = Console(width=None if Console().is_terminal else 160, markup=False, emoji=False)
         console.print(shown)
         for note in self._notes(outcomes):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -174,7 +174,3 @@ class Report:
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
             f"<h1>{title}</h1><table><tr><th>row</th>{heads}</tr>{rows}</table>{notes}</html>\n"
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perpixel.engine.codes_study import PAPER, CodesStudy, reconstructions
 from perpixel.engine.color_affinity_page import HEIGHT, MARGIN, STYLE, WIDTH
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.lettering import label_font
 
 COLUMNS = 8
@@ -67,7 +67,7 @@ def write_page(path: Path, study: CodesStudy, title: str, notes: Sequence[str] =
         + f'<p><img alt="The mean mask, components and reconstructions" src="data:image/png;base64,{drawn}"></p></html>\n'
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: _write_text(file, text))
+    write_text(path, text)
     return path
 
 
@@ -140,7 +140,3 @@ def picture(study: CodesStudy) -> Image.Image:
 def _scaled(components: Float[Tensor, "n s s"]) -> Float[Tensor, "n s s"]:
     """Components with 0 in the middle of the greys."""
     return 0.5 + 0.5 * components / components.abs().amax(dim=(1, 2), keepdim=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from perpixel.engine.color_affinity import PAPER, TAUS, Affinity, AffinityStudy, advice
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 
 SHOWN_TAUS = (0.0, 0.1, 0.2, 0.3, 0.5)
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
@@ -64,7 +64,7 @@ def write_page(path: Path, study: AffinityStudy, title: str, notes: Sequence[str
         + f"<table><tr>{head}</tr>{body}</table></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: _write_text(file, text))
+    write_text(path, text)
     return path
 
 
@@ -107,7 +107,3 @@ def chart(
         parts.append(f'<circle cx="{WIDTH - 140}" cy="{y - 4}" r="4" fill="none" stroke="#000"/>')
         parts.append(f'<text x="{WIDTH - 124}" y="{y}">thesis, COCO</text>')
     return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

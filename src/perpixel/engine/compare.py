@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perpixel.data.text import read_text
 from perpixel.engine.charts import Axis, Line, Point, line_chart
@@ -180,12 +181,12 @@ def print_comparison(runs: Sequence[Run]) -> None:
     shown = Table(box=None, padding=(0, 2, 0, 0))
     shown.add_column("per cent")
     for run in runs:
-        shown.add_column(run.name, justify="right", overflow="fold")
+        shown.add_column(Text(run.name), justify="right", overflow="fold")
     for name, *cells in metric_rows(runs):
         texts = [cell.text for cell in cells if isinstance(cell, Cell)]
         pairs = zip(texts[1::2], texts[2::2], strict=True)
         both = [value if points == "–" else f"{value} ({points})" for value, points in pairs]
-        shown.add_row(str(name), texts[0], *both)
+        shown.add_row(Text(str(name)), texts[0], *both)
     console.print(shown, highlight=False)
     count = len(setting_rows(runs))
     told = {0: "the recipes are the same", 1: "1 setting differs"}.get(count, f"{count} settings differ")

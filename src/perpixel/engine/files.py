@@ -15,6 +15,8 @@ from perpixel.errors import InputError
 
 PART = ".part"
 """Ending of a file that is being written."""
+UNSPEAKABLE = "backslashreplace"
+"""How text is written that UTF-8 cannot say; JSON reads it as it was."""
 DOCUMENT, SHARED = "perpixel", "perpixel.shared"
 
 
@@ -40,6 +42,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise InputError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""Writes a text file in UTF-8, atomically; what UTF-8 cannot say, such as a file's name in another encoding, as ``\udcff``.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_atomically(path, lambda file: _encode(file, text))
+
+
+def _encode(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8", errors=UNSPEAKABLE)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from perpixel.data.masks import draw_shape
 from perpixel.data.panoptic import segments_of
 from perpixel.engine.evaluate import Evaluation
 from perpixel.engine.examples import Example
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import UNSPEAKABLE, write_atomically
 from perpixel.engine.instances import Instances
 from perpixel.engine.palette import color, hexadecimal
 from perpixel.engine.segments_picture import draw_segments
@@ -224,7 +224,7 @@ def write_gallery(
 
     def write(file: Path) -> None:
         names: tuple[str, ...] = ()
-        with file.open("w", encoding="utf-8") as out:
+        with file.open("w", encoding="utf-8", errors=UNSPEAKABLE) as out:
             out.write(_filled(head, marks))
             for item in items:
                 names = names or item.class_names

@@ -10,6 +10,7 @@ from hotcoco import mask as codec
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perpixel.config import load_json, short
 from perpixel.data.dataset import size_fault
@@ -89,7 +90,7 @@ def print_agreements(rows: Sequence[Agreement]) -> None:
         shares = [f"{100 * (row.ious > least).mean():.1f} %" for least in (0.5, 0.75)]
         correlation = "-" if row.correlation is None else f"{row.correlation:.2f}"
         mean = f"{row.ious.mean():.3f}"
-        table.add_row(row.name, str(len(row.ious)), str(row.missing), mean, *shares, correlation)
+        table.add_row(Text(row.name), str(len(row.ious)), str(row.missing), mean, *shares, correlation)
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table, highlight=False)
     console.print("score ~ IoU: rank correlation of a mask's score with its IoU", highlight=False)

@@ -17,7 +17,7 @@ from perpixel.config import load_json
 from perpixel.data.dataset import box_fault
 from perpixel.data.place import ImageFolder
 from perpixel.data.text import read_text
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.errors import InputError
 from perpixel.ops.runs import Run, encode
 
@@ -139,8 +139,7 @@ class BoxFile:
     def write(self, path: Path) -> None:
         """Writes the file whole or not at all."""
         # Escaped beyond ASCII: a file may hold halves of letters that no encoding can write.
-        text = json.dumps(self.document)
-        write_atomically(path, lambda file: _write_text(file, text))
+        write_text(path, json.dumps(self.document))
 
     def _sort(self, folder: Path, replace: bool) -> None:
         inside = ImageFolder(folder)
@@ -200,7 +199,3 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
 def _key(identity: Any) -> Any:
     """An id as a key: lists and the like, which name nothing, become text."""
     return identity if isinstance(identity, int | str) else repr(identity)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from perpixel.data.image import read_image
 from perpixel.engine.bar import counting_bar
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.label_file import BoxFile, ImageEntry
 from perpixel.engine.palette import color
 from perpixel.engine.visualize import Style, draw
@@ -97,7 +97,7 @@ def write_sheet(
         + "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
         + f"<main>\n{''.join(figures)}</main>\n</body>\n</html>\n"
     )
-    write_atomically(path, lambda target: _write_text(target, text))
+    write_text(path, text)
     return path
 
 
@@ -128,7 +128,3 @@ def _embedded(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -45,6 +45,11 @@ def label_font(letter: int, texts: Iterable[str], name: str | None = None) -> Fo
     return _built_in(letter) if chosen is None else _system_font(chosen, letter) or _built_in(letter)
 
 
+def on_one_line(text: str) -> str:
+    """The text with spaces for its ends of lines and paragraphs, which no font can lay out in a label."""
+    return " ".join(text.splitlines())
+
+
 @lru_cache(maxsize=64)
 def _widest(letters: frozenset[str]) -> str | None:
     """The system font that has more of the letters than the built-in one, or None."""

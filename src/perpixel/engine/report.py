@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perpixel.data.cityscapes import CityscapesDataset
 from perpixel.data.dataset import Dataset
@@ -159,7 +160,7 @@ def print_metrics(found: Evaluation) -> None:
             table.add_column(heading, justify="right" if i else "left")
         for row in metrics.per_class:
             numbers = (f"{value:.4f}" for value in (row.ap, row.ap50, row.ap75, row.recall))
-            table.add_row(row.name, str(row.truth), str(row.detections), *numbers)
+            table.add_row(Text(row.name), str(row.truth), str(row.detections), *numbers)
         console.print(table)
     if found.panoptic is not None:
         _print_panoptic(console, found.panoptic)
@@ -195,5 +196,5 @@ def _print_panoptic(console: Console, panoptic: PanopticMetrics) -> None:
         table.add_column(heading, justify="right" if i > 1 else "left")
     for row in panoptic.per_class:
         numbers = (f"{value:.4f}" for value in (row.pq, row.sq, row.rq))
-        table.add_row(row.name, "thing" if row.thing else "stuff", str(row.truth), str(row.predicted), *numbers)
+        table.add_row(Text(row.name), "thing" if row.thing else "stuff", str(row.truth), str(row.predicted), *numbers)
     console.print(table)

@@ -7,7 +7,7 @@ from typing import Any
 
 from perpixel.data.dataset import Dataset
 from perpixel.engine.evaluate import Evaluation
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.gallery import evaluation_items, write_gallery
 from perpixel.engine.recipe import Recipe, recipe_to_json
 from perpixel.engine.report_sections import origin_sections, result_sections, training_section
@@ -82,8 +82,4 @@ def numbers_of(found: Evaluation) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, whole or not at all."""
-
-    def write(file: Path) -> None:
-        file.write_text(json.dumps(value), encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text(path, json.dumps(value))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from perpixel.config import to_dict
 from perpixel.data.text import read_text
-from perpixel.engine.files import PART, write_atomically
+from perpixel.engine.files import PART, write_text
 from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 
@@ -106,7 +106,7 @@ class RunFolder:
             raise InputError(f"{self.path} cannot be created: {error}") from error
         for half in self._halves():
             half.unlink(missing_ok=True)
-        write_atomically(self.recipe, lambda file: _write_text(file, recipe_to_json(recipe) + "\n"))
+        write_text(self.recipe, recipe_to_json(recipe) + "\n")
 
 
 def _differences(before: Recipe, now: Recipe) -> list[str]:
@@ -125,7 +125,3 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
     for name, value in values.items():
         out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return out
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

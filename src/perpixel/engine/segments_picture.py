@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image, ImageDraw
 
-from perpixel.engine.lettering import label_font
+from perpixel.engine.lettering import label_font, on_one_line
 from perpixel.engine.palette import Color, color
 from perpixel.engine.visualize import SMALLEST_SIDE, Style
 from perpixel.structures import Segments
@@ -84,7 +84,10 @@ def _legend(
     for row, label in enumerate(labels):
         rows_of.setdefault(label, []).append(row)
     entries = [
-        ([colors[row] for row in rows[:MOST_SWATCHES]], names[rows[0]] + (f" x{len(rows)}" if len(rows) > 1 else ""))
+        (
+            [colors[row] for row in rows[:MOST_SWATCHES]],
+            on_one_line(names[rows[0]]) + (f" x{len(rows)}" if len(rows) > 1 else ""),
+        )
         for _, rows in sorted(rows_of.items())
     ]
     font = label_font(letter, [text for _, text in entries], font_file)

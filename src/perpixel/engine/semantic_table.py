@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perpixel.engine.semantic_metrics import SemanticMetrics
 
@@ -13,5 +14,5 @@ def print_semantic(console: Console, semantic: SemanticMetrics) -> None:
     for i, heading in enumerate(("class", "pixels", "IoU", "accuracy", "tIoU")):
         table.add_column(heading, justify="right" if i else "left")
     for row in semantic.per_class:
-        table.add_row(row.name, str(row.pixels), *(f"{v:.4f}" for v in (row.iou, row.accuracy, row.trimap_iou)))
+        table.add_row(Text(row.name), str(row.pixels), *(f"{v:.4f}" for v in (row.iou, row.accuracy, row.trimap_iou)))
     console.print(table)

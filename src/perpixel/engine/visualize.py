@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
-from perpixel.engine.lettering import Font, label_font
+from perpixel.engine.lettering import Font, label_font, on_one_line
 from perpixel.engine.palette import Color, color, readable_on
 
 Rectangle = tuple[float, float, float, float]
@@ -89,6 +89,7 @@ def draw(
         for row in order:
             _keypoints(pen, keypoints[row] * (scale, scale, 1), skeleton, colors[row], line, style.keypoint_score)
     if style.labels:
+        texts = [on_one_line(text) for text in texts]
         _labels(pen, canvas.size, boxes * scale, texts, colors, label_font(letter, texts, style.font), letter, line)
     return canvas
 

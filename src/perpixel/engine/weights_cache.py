@@ -15,7 +15,7 @@ from perpixel import __version__
 from perpixel.config import from_dict
 from perpixel.engine.checkpoint import Origin
 from perpixel.engine.convert.file import convert_file
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.weights_download import Stated, Unreachable, digest, download
 from perpixel.engine.weights_table import HUB, Published
 from perpixel.errors import InputError
@@ -92,8 +92,7 @@ class Place:
 
     def write(self, record: Record) -> None:
         """Notes what is known."""
-        text = json.dumps(asdict(record), indent=2) + "\n"
-        write_atomically(self._note, lambda file: _write_text(file, text))
+        write_text(self._note, json.dumps(asdict(record), indent=2) + "\n")
 
     @property
     def _note(self) -> Path:
@@ -225,7 +224,3 @@ def _address(published: Published) -> str:
 
 def _tell(sentence: str) -> None:
     print(f"perpixel: {sentence}", file=sys.stderr, flush=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
