@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpixel.config import family, from_dict, short, to_dict
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.errors import InputError
 from perpixel.search.settings import Search
 
@@ -65,8 +65,7 @@ def open_folder(folder: SearchFolder, search: Search, resume: bool) -> None:
     except OSError as error:
         raise InputError(f"{folder.path} cannot be created: {error}") from error
     values = {"kind": type(search).__name__} | to_dict(search)
-    text = json.dumps(values, indent=1) + "\n"
-    write_atomically(folder.settings, lambda file: _write_text(file, text))
+    write_text(folder.settings, json.dumps(values, indent=1) + "\n")
 
 
 def load_search(path: Path, cls: type[Search] = Search) -> Search:
@@ -95,7 +94,3 @@ def load_search(path: Path, cls: type[Search] = Search) -> Search:
             f'defines it, then call perpixel.search.runner.show_run("{path}")'
         )
     return from_dict(cls, values)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
