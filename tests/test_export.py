@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from starlette.testclient import TestClient
 
 import perpixel
 from perpixel.cli.main import main
@@ -24,6 +26,8 @@ from perpixel.engine.exported import ExportedPredictor, load_exported
 from perpixel.engine.instances import Instances
 from perpixel.engine.sources import Photo
 from perpixel.errors import InputError
+from perpixel.serve import samples
+from perpixel.serve.app import create_app
 from tiny_exports import FCOS_TINY, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,6 +156,33 @@ def test_predict_writes_the_same_results(files, tmp_path):
     assert len(one) == len(two) > 3 and {"bbox", "score", "segmentation"} <= one[0].keys()
     assert [row["category_id"] for row in one] == [row["category_id"] for row in two]
     assert {row["category_id"] for row in one} <= {3, 5, 8}
+
+
+@pytest.mark.parametrize("ending", ["onnx", "xml"])
+@pytest.mark.parametrize("method", ["condinst", "panoptic"])
+def test_the_server_answers_from_a_file(files, method, ending):
+    """What `perpixel serve` loads and answers is what `perpixel predict` finds with the file: results, and segments' pixels."""
+    file = perpixel.load(files / f"{method}.{ending}", "cpu")
+    content = samples.sample(0)
+    wanted = file.predict(Image.open(BytesIO(content)), score=SCORE)
+    assert len(wanted) > 0 and wanted.runs is not None
+    api = TestClient(create_app({method: file}), base_url="http://127.0.0.1:8000")
+
+    def answer(form: str):
+        sent = {"content": content, "headers": {"Content-Type": "image/png"}}
+        return api.post("/api/predict", params={"score": SCORE, "format": form, "masks": "runs"}, **sent).json()
+
+    expected = [result | {"file_name": "photo"} for result in wanted.to_coco(1, (3, 5, 8))]
+    assert answer("coco") == json.loads(json.dumps(expected))
+    (photo,) = answer("json")["photos"]
+    assert [one["class_name"] for one in photo["instances"]] == wanted.names
+    assert [one["runs"] for one in photo["instances"]] == [dict(run) for run in wanted.runs]
+    if method == "panoptic":
+        assert [one["class_name"] for one in photo["segments"]] == wanted.segment_names
+        owner = wanted.segments.map.numpy()
+        assert [one["area"] for one in photo["segments"]] == [
+            (owner == row).sum() for row in range(len(wanted.segments))
+        ]
 
 
 def test_the_example_without_torch(files, tmp_path):
