@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,3 +124,15 @@ def test_supervision_gets_all_fields(monkeypatch):
     assert fields["xyxy"].shape == (2, 4) and fields["mask"].shape == (2, 20, 160)
     assert fields["class_id"].tolist() == [1, 0] and fields["data"]["class_name"].tolist() == ["dog", "cat"]
     np.testing.assert_allclose(fields["confidence"], [0.9, 0.6])
+    assert fields["tracker_id"] is None
+    # Track 5, and one that is not followed yet.
+    assert replace(found, tracks=np.array([5, 0])).to_supervision()["tracker_id"].tolist() == [5, -1]
+
+
+def test_supervision_itself_takes_them():
+    supervision = pytest.importorskip("supervision", reason="supervision is not installed")
+    found = Instances.from_detections(detections(masks=BoxMasks(torch.ones(3, 2, 2))), (20, 160), NAMES)
+    taken = replace(found, tracks=np.array([5, 0])).to_supervision()
+    assert isinstance(taken, supervision.Detections) and len(taken) == 2
+    assert len(taken[taken.tracker_id != -1]) == 1 and taken.tracker_id.dtype.kind == "i"
+    assert len(found[[]].to_supervision()) == 0

@@ -264,7 +264,9 @@ class Instances:
         return results
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections` with boxes, masks, scores and class names.
+        """`supervision.Detections` with boxes, masks, scores, class names and, with tracking, tracker ids.
+
+        An object that is not followed (yet) has the tracker id -1, as supervision has it.
 
         Raises:
             InputError: supervision is not installed.
@@ -280,5 +282,6 @@ class Instances:
             mask=self.masks,
             confidence=self.scores,
             class_id=self.labels.astype(int),
+            tracker_id=None if self.tracks is None else np.where(self.tracks > 0, self.tracks, -1),
             data={"class_name": np.array(self.names, dtype=str)},
         )
