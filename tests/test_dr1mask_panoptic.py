@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from perpixel.config import override
 from perpixel.engine.panoptic_metrics import count_segments, panoptic_metrics
 from perpixel.errors import InputError
+from perpixel.models.condinst import CondInst
 from perpixel.models.detector import DetectorConfig
-from perpixel.models.dr1mask import DR1Mask
 from perpixel.models.dr1mask_panoptic import DR1MaskPanoptic, framed
+from perpixel.nn.attention import PORTION, Factored, Full, Vector
 from perpixel.nn.backbones import Backbone
-from perpixel.ops.unified import UNKNOWN, channel_map, kept_objects, mean_embeddings, unified_logits, unified_loss
+from perpixel.ops.blend import laid_over
+from perpixel.ops.unified import UNKNOWN, channel_map, kept_objects, mean_embeddings, unified_loss
 from perpixel.recipes import get_recipe, get_table
 from perpixel.structures import VOID, Batch, Segments, Targets
 from tiny_batches import batch_of, filled
@@ -41,14 +43,49 @@ def test_mean_embeddings_by_hand():
 
 def test_unified_layer_is_one_product():
     """Eq. 5.9, pixel by pixel; with no objects the stuff is left."""
-    features, stuff, bias, things = (torch.randn(*shape) for shape in ((4, 3, 5), (2, 4), (2,), (3, 4)))
-    found = unified_logits(features, stuff, bias, things)
-    for y in range(3):
-        for x in range(5):
-            pixel = features[:, y, x]
-            expected = torch.cat([stuff @ pixel + bias, things @ pixel])
-            torch.testing.assert_close(found[:, y, x], expected)
-    torch.testing.assert_close(unified_logits(features, stuff, bias, things[:0]), found[:2])
+    model = tiny().build(3, 2).eval()
+    features, things, boxes = torch.randn(64, 3, 5), torch.randn(3, 64), torch.rand(3, 4)
+    with torch.no_grad():
+        found = model.logits(features, boxes, things)
+        for y in range(3):
+            for x in range(5):
+                pixel = features[:, y, x]
+                expected = torch.cat([model.stuff.weight[:, :, 0, 0] @ pixel + model.stuff.bias, things @ pixel])
+                torch.testing.assert_close(found[:, y, x], expected)
+        torch.testing.assert_close(model.logits(features, boxes[:0], things[:0]), found[:2])
+
+
+def test_attentions_over_an_image_by_hand():
+    """Steps of 4 pixels in a row, a box from pixel 4 to 12 with cells 0 and 1: it begins and ends at the middle two steps.
+
+    Centres 2, 6, 10, 14 lie at -1, 0, 1, 2 in cells; beyond the box the nearest cell's value goes on.
+    """
+    laid = laid_over(torch.zeros(1, 1, 2, 4), torch.tensor([[[[0.0, 1], [0, 1]]]]), torch.tensor([[4.0, 0, 12, 8]]), 4)
+    assert laid.tolist() == [[[[0, 0, 1, 1]] * 2]]
+    point = laid_over(torch.zeros(1, 1, 2, 4), torch.tensor([[[[0.0, 1], [0, 1]]]]), torch.tensor([[6.0, 2, 6, 2]]), 4)
+    assert point.isfinite().all()
+
+
+@pytest.mark.parametrize("config", (Vector(), Full(bases=3, cells=7), Factored(cells=7), Factored(weighing="plain")))
+def test_over_the_image_is_over_a_box_as_large_as_it(config):
+    """Features of 14 x 14 steps and a box around all of them: nothing is cut, so both ways to tell a mask agree."""
+    attention = config.build(8)
+    features, numbers = torch.randn(8, 14, 14), torch.randn(PORTION + 3, attention.numbers)
+    boxes = torch.tensor([[0.0, 0, 56, 56]]).expand(len(numbers), 4)
+    with torch.no_grad():
+        expected = attention(attention.bases(features[None]).expand(len(numbers), -1, -1, -1), numbers)
+        torch.testing.assert_close(attention.over_image(features, boxes, numbers, 4), expected, atol=1e-5, rtol=1e-5)
+        assert attention.over_image(features, boxes[:0], numbers[:0], 4).shape == (0, 14, 14)
+
+
+def test_attentions_make_a_panoptic_model_too():
+    """Table 5.7: all learns, and a photo has segments."""
+    model = tiny("detector.instance.attention.kind=Factored").build(3, 2).train()
+    losses = model.loss(batch_of((2, 1)))
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    (first, _) = model.eval().predict(batch_of((2, 1)))
+    assert first.segments is not None
 
 
 def test_channels_by_hand():
@@ -206,8 +243,8 @@ def test_every_parameter_learns(objects):
 def test_settings_that_do_not_fit_are_said_in_a_sentence():
     with pytest.raises(InputError, match="needs classes of stuff"):
         DR1MaskPanoptic().build(3)
-    with pytest.raises(InputError, match=r"attention\.kind=Vector"):
-        DR1MaskPanoptic(detector=DetectorConfig(instance=DR1Mask())).build(3, 2)
+    with pytest.raises(InputError, match=r"instance\.kind=DR1Mask"):
+        DR1MaskPanoptic(detector=DetectorConfig(instance=CondInst())).build(3, 2)
     with pytest.raises(InputError, match=r"model\.divisor=12"):
         DR1MaskPanoptic(divisor=12)
     batch = batch_of((1, 1))

@@ -25,7 +25,7 @@ from perpixel.ops.assign import joined
 from perpixel.ops.boxes import pairwise_iou
 from perpixel.ops.panoptic import Merge, class_map
 from perpixel.ops.reduce import mean_over_ranks
-from perpixel.ops.unified import channel_map, kept_objects, mean_embeddings, unified_logits, unified_loss
+from perpixel.ops.unified import channel_map, kept_objects, mean_embeddings, unified_loss
 from perpixel.structures import VOID, Batch, Candidates, DenseOutputs, Detections, Segments, Targets
 
 OF_PANOPTIC = DR1Mask(width=64, attention=Vector(), semantic_weight=0.0)
@@ -37,7 +37,8 @@ class DR1MaskPanoptic(ModelConfig):
     """Settings: a detector with DR1Mask, and how its features become segments.
 
     Attributes:
-        detector: its instance head is a DR1Mask that gives each object one weight a channel.
+        detector: its instance head is a DR1Mask. With a weight a channel an object's logits are one matrix product; attentions
+            over boxes are laid on the image, and teach the features positions that stuff has no use for (table 5.7).
         weight: of the cross entropy over stuff and objects. The detector's own losses stay, that of the masks in boxes too: the
             same embeddings are supervised separately there (5.4.3).
         divisor: sides of the input are brought to multiples of it; less padding harms borders less (table 5.5).
@@ -64,11 +65,8 @@ class DR1MaskPanoptic(ModelConfig):
                 " or scenes:200 as data.train"
             )
         instance = self.detector.instance
-        if not isinstance(instance, DR1Mask) or not isinstance(instance.attention, Vector):
-            raise InputError(
-                "this model lays objects on the image by one weight a channel: model.detector.instance must be a DR1Mask with"
-                " attention.kind=Vector"
-            )
+        if not isinstance(instance, DR1Mask):
+            raise InputError("this model lays DR1Mask's objects on the image: set model.detector.instance.kind=DR1Mask")
         return DR1MaskPanopticModel(self, self.detector.build(classes), instance.width, classes, stuff)
 
 
@@ -95,10 +93,13 @@ class DR1MaskPanopticModel(Model):
         """What the detector says, and the maps of its instance head: there is nothing to add."""
         return self.detector(images)
 
-    def logits(self, features: Float[Tensor, "d h w"], embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "c h w"]:
-        """Of every step, the stuff first, then the objects whose embeddings these are."""
-        assert self.stuff.bias is not None
-        return unified_logits(features.to(embeddings.dtype), self.stuff.weight[:, :, 0, 0], self.stuff.bias, embeddings)
+    def logits(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], embeddings: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "c h w"]:
+        """Y of eq. 5.9: of every step, the stuff first, then the objects whose boxes and embeddings these are."""
+        features = features.to(embeddings.dtype)
+        stuff = F.conv2d(features[None], self.stuff.weight, self.stuff.bias)[0]
+        return torch.cat([stuff, self.head.attention.over_image(features, boxes, embeddings, self.head.stride)])
 
     def loss(self, batch: Batch) -> Losses:
         """The detector's losses, and the mean cross entropy of the pixels whose channel is known."""
@@ -116,7 +117,7 @@ class DR1MaskPanopticModel(Model):
             }
 
     def panoptic_loss(
-        self, dense: Maps, candidates: Candidates, embeddings: Float[Tensor, "n d"], targets: Sequence[Targets]
+        self, dense: Maps, candidates: Candidates, embeddings: Float[Tensor, "n e"], targets: Sequence[Targets]
     ) -> Float[Tensor, ""]:
         """Mean cross entropy over stuff and true objects, whose weights are the means of their positives' embeddings."""
         counts = [len(target) for target in targets]
@@ -127,7 +128,7 @@ class DR1MaskPanopticModel(Model):
         logits, channels = [], []
         parts = zip(dense.features, things.split(counts), known.split(counts), targets, strict=True)
         for features, of_image, there, target in parts:
-            logits.append(self.logits(features, of_image[there]))
+            logits.append(self.logits(features, target.boxes[there], of_image[there]))
             channels.append(channel_map(_with_stuff(target), there, self.stuff.out_channels))
         total, count = unified_loss(logits, channels, self.head.stride)
         return total / mean_over_ranks(count.to(total.dtype)).clamp(min=1)
@@ -150,7 +151,7 @@ class DR1MaskPanopticModel(Model):
 
     def embeddings(
         self, outputs: DenseOutputs, dense: Maps, candidates: Candidates, batch: Batch
-    ) -> Float[Tensor, "n d"]:
+    ) -> Float[Tensor, "n e"]:
         """The weights of the objects that these detections are."""
         own = self.head.embeddings(dense, candidates)
         if self.config.embedding == "survivor" or not len(candidates):
@@ -167,13 +168,13 @@ class DR1MaskPanopticModel(Model):
         self,
         found: Detections,
         features: Float[Tensor, "d h w"],
-        embeddings: Float[Tensor, "n d"],
+        embeddings: Float[Tensor, "n e"],
         original_size: tuple[int, int],
     ) -> Segments:
         """The segments of a photo of (height, width) `original_size`: of each pixel the best channel's."""
         rule, stuff = self.config.merge, self.stuff.out_channels
         wanted = int((found.scores >= rule.score).sum())
-        logits = self.logits(features, embeddings[:wanted])
+        logits = self.logits(features, found.boxes[:wanted], embeddings[:wanted])
         kept = kept_objects(logits, found.boxes[:wanted], self.head.stride, rule.overlap)
         rows = torch.tensor(kept, dtype=torch.long, device=logits.device)
         chosen = torch.cat([torch.arange(stuff, device=logits.device), stuff + rows])

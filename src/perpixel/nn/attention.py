@@ -12,8 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perpixel.errors import InputError
-from perpixel.ops.blend import blend, enlarge
+from perpixel.ops.blend import blend, enlarge, laid_over
 from perpixel.ops.dr1 import factored_attention, project, weighted_sum
+
+PORTION = 16
+"""Instances whose attentions are laid on the image at a time, so that memory does not grow with their number."""
 
 
 class Attention(nn.Module, ABC):
@@ -33,6 +36,19 @@ class Attention(nn.Module, ABC):
     def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
         """Mask logits over each box, from the bases cut out by it and the instance's numbers."""
 
+    @abstractmethod
+    def over_image(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
+    ) -> Float[Tensor, "n h w"]:
+        """Logits of each instance at every step of its image: W_thing of the unified layer (5.4.3, eq. 5.9).
+
+        Args:
+            features: of one image, `stride` pixels a step.
+            boxes: xyxy, pixels.
+            numbers: of the instances.
+            stride: see there.
+        """
+
 
 @dataclass(frozen=True)
 class AttentionConfig(ABC):
@@ -45,7 +61,7 @@ class AttentionConfig(ABC):
 
 @dataclass(frozen=True)
 class Vector(AttentionConfig):
-    """A weight a channel, as in YOLACT: D numbers. Panoptic segmentation needs this one (table 5.7)."""
+    """A weight a channel, as in YOLACT: D numbers. The best for panoptic segmentation (table 5.7)."""
 
     def build(self, width: int) -> "VectorAttention":
         """The module."""
@@ -114,6 +130,12 @@ class VectorAttention(Attention):
         """Mask logits."""
         return weighted_sum(regions, numbers)
 
+    def over_image(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
+    ) -> Float[Tensor, "n h w"]:
+        """One matrix product; boxes say nothing."""
+        return torch.einsum("nd,dhw->nhw", numbers, features)
+
 
 class FullAttention(Attention):
     """Few bases of the image, blended as in BlendMask (eq. 4.2 to 4.4)."""
@@ -132,8 +154,19 @@ class FullAttention(Attention):
 
     def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
         """Mask logits."""
-        attention = numbers.unflatten(1, (self.config.bases, self.config.cells, self.config.cells))
-        return blend(regions, enlarge(attention, regions.shape[-1]))
+        return blend(regions, enlarge(self.attentions(numbers), regions.shape[-1]))
+
+    def over_image(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
+    ) -> Float[Tensor, "n h w"]:
+        """The attentions are laid on the image by the boxes."""
+        bases = self.bases(features[None])
+        parts = zip(boxes.split(PORTION), numbers.split(PORTION), strict=True)
+        return torch.cat([blend(bases, laid_over(bases, self.attentions(some), at, stride)) for at, some in parts])
+
+    def attentions(self, numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n k m m"]:
+        """Of each instance, one a basis."""
+        return numbers.unflatten(1, (self.config.bases, self.config.cells, self.config.cells))
 
 
 class FactoredAttention(Attention):
@@ -149,8 +182,27 @@ class FactoredAttention(Attention):
 
     def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
         """Mask logits."""
+        bases, attention = self.parts(regions, numbers)
+        return self.merged(bases, enlarge(attention, regions.shape[-1]))
+
+    def over_image(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
+    ) -> Float[Tensor, "n h w"]:
+        """The attentions are laid on the image by the boxes."""
+        logits = []
+        for at, some in zip(boxes.split(PORTION), numbers.split(PORTION), strict=True):
+            bases, attention = self.parts(features[None], some)
+            logits.append(self.merged(bases, laid_over(bases, attention, at, stride)))
+        return torch.cat(logits)
+
+    def parts(
+        self, features: Float[Tensor, "#n d h w"], numbers: Float[Tensor, "n _"]
+    ) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n k m m"]]:
+        """Bases (eq. 5.7) and attentions (eq. 5.8) of each instance."""
         projection, diagonals = numbers.split(self.split, dim=1)
-        bases = project(regions, projection.unflatten(1, (self.config.bases, -1)))
-        diagonals = diagonals.unflatten(1, (self.config.bases, self.config.rank))
-        attention = enlarge(factored_attention(diagonals, self.u, self.v), regions.shape[-1])
+        bases = project(features, projection.unflatten(1, (self.config.bases, -1)))
+        return bases, factored_attention(diagonals.unflatten(1, (self.config.bases, self.config.rank)), self.u, self.v)
+
+    def merged(self, bases: Float[Tensor, "n k h w"], attention: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+        """Logits, the attentions being as large as the bases."""
         return blend(bases, attention) if self.config.weighing == "softmax" else (attention * bases).sum(dim=1)

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 
+from perpixel.ops.axes import between
+
 Sampling = Literal["bilinear", "nearest"]
 
 
@@ -48,7 +50,28 @@ def enlarge(
     return F.interpolate(attention, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def blend(bases: Float[Tensor, "n k s s"], attention: Float[Tensor, "n k s s"]) -> Float[Tensor, "n s s"]:
+def laid_over(
+    bases: Float[Tensor, "_ k h w"], attention: Float[Tensor, "n k m m"], boxes: Float[Tensor, "n 4"], stride: int
+) -> Float[Tensor, "n k h w"]:
+    """Attentions at every step of maps of the whole image; beyond its box an attention goes on as at its nearest edge.
+
+    Args:
+        bases: the maps, `stride` pixels a step.
+        attention: over the boxes.
+        boxes: xyxy, pixels; a side counts as one pixel at least.
+        stride: see there.
+    """
+    count, cells = len(boxes), attention.shape[-1]
+    weights = []
+    for axis, steps in ((1, bases.shape[2]), (0, bases.shape[3])):
+        start, side = boxes[:, axis, None], (boxes[:, axis + 2] - boxes[:, axis])[:, None].clamp(min=1)
+        pixels = (torch.arange(steps, device=boxes.device) + 0.5) * stride
+        at = (pixels - start) / side * cells - 0.5
+        weights.append(between(at.flatten(), cells).unflatten(0, (count, steps))[:, None])
+    return weights[0] @ attention @ weights[1].mT
+
+
+def blend(bases: Float[Tensor, "#n k h w"], attention: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
     """Mask logits: the bases weighted by the softmax of the attentions over k, summed (eq. 4.3 and 4.4)."""
     return (attention.softmax(dim=1) * bases).sum(dim=1)
 

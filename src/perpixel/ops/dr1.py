@@ -66,7 +66,7 @@ def weighted_sum(regions: Float[Tensor, "n d h w"], weights: Float[Tensor, "n d"
     return project(regions, weights[:, None])[:, 0]
 
 
-def project(regions: Float[Tensor, "n d h w"], weights: Float[Tensor, "n k d"]) -> Float[Tensor, "n k h w"]:
+def project(regions: Float[Tensor, "#n d h w"], weights: Float[Tensor, "n k d"]) -> Float[Tensor, "n k h w"]:
     """Each instance's channels brought to K by its own 1x1 convolution: eq. 5.7."""
     return (weights @ regions.flatten(2)).unflatten(2, regions.shape[2:])
 

@@ -32,17 +32,6 @@ def mean_embeddings(
     return total / count.clamp(min=1)[:, None], count > 0
 
 
-def unified_logits(
-    features: Float[Tensor, "d h w"],
-    stuff: Float[Tensor, "s d"],
-    bias: Float[Tensor, " s"],
-    things: Float[Tensor, "n d"],
-) -> Float[Tensor, "c h w"]:
-    """Y = W_pano^T F with W_pano = [W_stuff, W_thing]: one matrix product (eq. 5.9). Objects have no bias."""
-    weights = torch.cat([stuff, things])[:, :, None, None]
-    return F.conv2d(features[None], weights, torch.cat([bias, bias.new_zeros(len(things))]))[0]
-
-
 def channel_map(target: Targets, known: Bool[Tensor, " n"], stuff: int) -> Int[Tensor, "h w"]:
     """The channel that each pixel should be: its class of stuff, or `stuff` + the number of its object among those known.
 
