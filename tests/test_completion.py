@@ -10,6 +10,7 @@ import pytest
 
 from perpixel.cli.completion import SHELLS, recipe_names
 from perpixel.cli.main import COMMANDS, main
+from perpixel.engine.weights_table import PUBLISHED
 from perpixel.recipes import all_recipes
 
 SCRIPT = Path(sys.executable).parent / "perpixel"
@@ -38,6 +39,19 @@ def test_answers():
     assert following("perpixel analyze assignment fcos_sh") == ["fcos_shapes"]
     assert set(following("perpixel train fcos_shapes --")) >= {"--out", "--resume", "--device", "--skip-bad"}
     assert following("perpixel completion b") == ["bash"]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="argcomplete answers in a file here")
+def test_checkpoints(tmp_path, monkeypatch):
+    """Published weights and files, wherever a checkpoint may stand but in `push`, which takes no weights of others."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    Path("condinst_mine.safetensors").touch()
+    published = sorted(name for name in PUBLISHED if name.startswith("condinst"))
+    for command in ("predict", "serve", "evaluate", "export", "label boxes.json photos --checkpoint"):
+        assert sorted(following(f"perpixel {command} condinst")) == ["condinst_mine.safetensors", *published]
+    assert following("perpixel serve fcos.onnx condinst_r50_1") == ["condinst_r50_1x"]
+    assert following("perpixel push condinst") == ["condinst_mine.safetensors"]
 
 
 def test_names_of_recipes():

@@ -28,18 +28,28 @@ def answer(parser: argparse.ArgumentParser) -> None:
     """Tells the shell what may follow its line, and ends the process."""
     import argcomplete
 
-    complete_recipes(parser)
+    complete_names(parser)
     argcomplete.autocomplete(parser)
 
 
-def complete_recipes(parser: argparse.ArgumentParser) -> None:
-    """Lets every argument called `recipe`, of the commands below too, complete to the recipes' names."""
+def complete_names(parser: argparse.ArgumentParser) -> None:
+    """Lets every argument that is a recipe or a checkpoint, of the commands below too, complete to their names."""
+    completers = {"recipe": lambda **_: recipe_names(), "checkpoint": checkpoints, "models": checkpoints}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
-                complete_recipes(command)
-        elif action.dest == "recipe":
-            action.completer = lambda **_: recipe_names()  # pyright: ignore[reportAttributeAccessIssue]
+                complete_names(command)
+        elif action.dest in completers:
+            action.completer = completers[action.dest]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def checkpoints(prefix: str, **_: object) -> list[str]:
+    """What a checkpoint may be called: files that begin so, and all published weights."""
+    from argcomplete.completers import FilesCompleter
+
+    from perpixel.engine.weights_table import PUBLISHED
+
+    return [*FilesCompleter()(prefix), *PUBLISHED]
 
 
 def recipe_names() -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "source",
+        "checkpoint",
         help="a .safetensors file of perpixel, a name of `perpixel list --weights`, hf:OWNER/NAME; or another recipe, with fresh "
         "weights: to measure time",
     )
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.size is not None and min(arguments.size) < 32:
         raise InputError("--size: height and width are at least 32 pixels")
-    checkpoint = source_of(arguments.source, arguments.settings, arguments.weights == "fresh")
+    checkpoint = source_of(arguments.checkpoint, arguments.settings, arguments.weights == "fresh")
     model = build_model(checkpoint)
     facts = facts_of(checkpoint, None if arguments.size is None else tuple(arguments.size))
     print("tracing takes a minute or more", flush=True)

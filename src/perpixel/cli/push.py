@@ -5,7 +5,7 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("checkpoint", help="a .safetensors file that `perpixel train` wrote")
+    parser.add_argument("file", help="a .safetensors file that `perpixel train` wrote")
     parser.add_argument("repository", metavar="OWNER/NAME", help="of the Hugging Face hub; made if there is none")
     parser.add_argument(
         "--licence",
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from perpixel.engine.weights_hub import push
 
     name = arguments.repository
-    commit = push(arguments.checkpoint, name, arguments.licence, arguments.private, arguments.revision)
+    commit = push(arguments.file, name, arguments.licence, arguments.private, arguments.revision)
     print(f'perpixel.load("hf:{name}")')
     print(f'perpixel.load("hf:{name}@{commit}")  # these weights for good')
     return 0
