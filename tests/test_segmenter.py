@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from perpixel.cli.main import main
 from perpixel.data.loader import test_batches, train_batches
@@ -18,16 +19,18 @@ from perpixel.engine.evaluate import evaluate
 from perpixel.engine.fast import optimize
 from perpixel.engine.load import load
 from perpixel.engine.optimize import SeveralOptimizers, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from perpixel.engine.predict import Predictor, predict_to_folder
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.settings import PartTraining, Training
 from perpixel.engine.sources import as_video
 from perpixel.engine.video import VideoPredictor
 from perpixel.errors import InputError
+from perpixel.models.heads import Model
 from perpixel.models.mask_losses import pixel_cross_entropy
 from perpixel.models.segmenter import Segmenter, class_truth
 from perpixel.models.video_segmenter import Memory, VideoSegmenter
 from perpixel.nn.backbones import Backbone
-from perpixel.structures import VOID, Batch, Stuff, Targets
+from perpixel.structures import VOID, Batch, Detections, Segments, Stuff, Targets
 
 TINY = Backbone("test_resnet", stages=(4, 8, 16, 32), weights=None, norm="train", frozen_stages=0)
 NONE = torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64)
@@ -160,6 +163,46 @@ def test_segments_are_the_classes_of_the_photo():
     assert (torch.bincount(first.map.flatten(), minlength=len(first)) > 0).all()
 
 
+class Stripes(Model):
+    """Calls the first rows of a photo road (two segments), the next sky, then car, then tree; the last belongs to none."""
+
+    LABELS, ROWS = (3, 0, 8, 5, 3), (4, 3, 2, 1, 9)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def loss(self, batch):
+        return {"none": self.weight.sum()}
+
+    def predict(self, batch):
+        found = []
+        for height, width in batch.originals:
+            owner = torch.cat([torch.full((count,), row) for row, count in enumerate(self.ROWS)] + [torch.tensor([-1])])
+            owner = owner[:height, None].repeat(1, width)
+            none = torch.zeros(0)
+            segments = Segments(owner, torch.tensor(self.LABELS), torch.ones(5), torch.zeros(5, dtype=torch.bool))
+            found.append(Detections(torch.zeros(0, 4), none, none.long(), (height, width), segments=segments))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("height", "shares"),
+    # Of 20 rows road has 4 + 9, sky 3, car 2, tree 1, and one has no class; of 4 rows all are road.
+    [(20, "road 65 %, sky 15 %, car 10 % of the pixels"), (4, "road 100 % of the pixels")],
+)
+def test_a_prediction_tells_the_shares_of_classes(tmp_path, height, shares):
+    """A model of pixels finds no objects: what it says, prints and shows are the classes with the most pixels."""
+    Image.new("RGB", (30, height)).save(tmp_path / "a.png")
+    names = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car")
+    predictor = Predictor(Stripes(), (), TestSize(height, 64), "cpu", stuff=Stuff(names, tuple(range(9))))
+    assert repr(predictor.predict(tmp_path / "a.png")).startswith(f"Instances({shares} in a.png")
+    written = predict_to_folder(predictor, tmp_path / "a.png", tmp_path / "out", progress=False)
+    assert written.says == f"1 pictures: {shares}"
+    page = (tmp_path / "out" / "gallery.html").read_text("utf-8")
+    assert f"1 photos or frames, {shares}" in page and '["segments","data:image/jpeg' in page and '"found":' not in page
+
+
 def test_a_video_is_followed():
     """Frame by frame with memory equals the whole window at once; a photo alone is the static network's."""
     model = VideoSegmenter(backbone=TINY, width=8).build(0, 3).eval()
@@ -262,6 +305,7 @@ def test_both_stages_from_the_command_line(tmp_path, capsys):
     assert main(["predict", str(both), str(root / "val"), "--video", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "ms a frame that follows another (3)" in said and "ms a frame alone" in said
+    assert "4 pictures: " in said and " % of the pixels" in said and "objects" not in said
     document = json.loads((out / "panoptic.json").read_text())
     assert len(document["images"]) == 4 and (out / "val.mp4").is_file()
     names = {category["name"] for category in document["categories"]}

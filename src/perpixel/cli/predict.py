@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     written = predict_to_folder(
         predictor, sources, arguments.out, arguments.score, style=style, track=track, frames_apart=arguments.frames
     )
-    print(f"{written.instances} objects in {written.photos} pictures: {written.results}")
+    print(written.says)
     if written.panoptic is not None:
         print(f"segments: {written.panoptic}")
     if isinstance(predictor, VideoPredictor) and arguments.video:

@@ -140,6 +140,8 @@ class Instances:
         name += f" frame {self.frame}" if self.frame is not None else ""
         counts = Counter(self.names).most_common()
         what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+        if not self.class_names and self.segments is not None:
+            what = largest_shares(self.pixels, self.size[0] * self.size[1])
         best = f"; best {self.scores.max():.2f}" if len(self) else ""
         extra = [word for word, value in (("masks", self.runs), ("keypoints", self.keypoints)) if value is not None]
         extra += [] if self.segments is None else [f"{len(self.segments)} segments"]
@@ -155,6 +157,18 @@ class Instances:
         """The class name of each segment; empty without segments."""
         known = (*self.class_names, *self.stuff_names)
         return [] if self.segments is None else [known[label] for label in self.segments.labels.tolist()]
+
+    @property
+    def pixels(self) -> Counter[str]:
+        """Number of pixels of each class that segments have; empty without segments."""
+        if self.segments is None:
+            return Counter()
+        owners = self.segments.map
+        counts = torch.bincount(owners[owners >= 0], minlength=len(self.segments)).tolist()
+        pixels: Counter[str] = Counter()
+        for name, count in zip(self.segment_names, counts, strict=True):
+            pixels[name] += count
+        return pixels
 
     @property
     def masks(self) -> Bool[np.ndarray, "n h w"] | None:
@@ -285,3 +299,9 @@ class Instances:
             tracker_id=None if self.tracks is None else np.where(self.tracks > 0, self.tracks, -1),
             data={"class_name": np.array(self.names, dtype=str)},
         )
+
+
+def largest_shares(pixels: Counter[str], whole: int, most: int = 3) -> str:
+    """The classes that most of `whole` pixels have, in words."""
+    shares = [f"{name} {100 * count / whole:.0f} %" for name, count in pixels.most_common(most) if count]
+    return f"{', '.join(shares)} of the pixels" if shares else "no pixel has a class"

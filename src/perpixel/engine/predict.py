@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from perpixel.engine.bar import counting_bar
 from perpixel.engine.distributed import choose_device
 from perpixel.engine.fast import optimize
 from perpixel.engine.gallery import GalleryItem, write_gallery
-from perpixel.engine.instances import Instances
+from perpixel.engine.instances import Instances, largest_shares
 from perpixel.engine.panoptic_files import PanopticFiles
 from perpixel.engine.prediction_files import PictureWriter, ResultsFile, unique_names
 from perpixel.engine.sources import (
@@ -238,6 +239,7 @@ class Predicted:
         instances: objects found in all.
         refused: a sentence for each photo or video that could not be read.
         panoptic: COCO's json of the segments of all photos and frames, the pictures beside it; None without segments.
+        shares: of a model that knows no objects, the classes with the most pixels of all photos and frames, in words.
     """
 
     pictures: list[Path]
@@ -247,6 +249,14 @@ class Predicted:
     instances: int
     refused: list[str]
     panoptic: Path | None = None
+    shares: str = ""
+
+    @property
+    def says(self) -> str:
+        """What was found, in words."""
+        if self.shares:
+            return f"{self.photos} pictures: {self.shares}"
+        return f"{self.instances} objects in {self.photos} pictures: {self.results}"
 
     @property
     def status(self) -> int:
@@ -308,7 +318,8 @@ def predict_to_folder(
     pictures: list[Path] = []
     refused: list[str] = []
     shown: list[GalleryItem] = []
-    photos = instances = 0
+    photos = instances = whole = 0
+    pixels: Counter[str] = Counter()
     with (
         ResultsFile(json_file) as results,
         PanopticFiles(folder, predictor.class_names, predictor.category_ids, predictor.stuff) as segments,
@@ -328,17 +339,22 @@ def predict_to_folder(
                         results.add(found.to_coco(photos, predictor.category_ids), label)
                         if found.segments is not None:
                             segments.add(found.segments, photos, name, found.frame)
+                            pixels.update(found.pixels)
+                            whole += found.segments.map.numel()
                         if len(shown) < gallery and isinstance(item, Photo):
-                            shown.append(GalleryItem.make(name, found))
+                            drawn = [] if found.segments is None else [("segments", found.plot(style))]
+                            shown.append(GalleryItem.make(name, found, pictures=drawn))
                         bar.advance()
                 pictures.append(writer.path)
             except InputError as error:
                 refused.append(str(error))
                 bar.say(f"left out: {error}")
                 bar.advance()
-    page = None
+    page, shares = None, ""
+    if whole and not predictor.class_names:
+        shares = largest_shares(pixels, whole)
     if shown:
-        notes = [f"{photos} photos or frames, {instances} objects with a score of {score:g} or more"]
+        notes = [f"{photos} photos or frames, {shares or f'{instances} objects with a score of {score:g} or more'}"]
         notes += [f"left out: {sentence}" for sentence in refused]
         page = write_gallery(folder / "gallery.html", shown, title, score=score, notes=notes)
-    return Predicted(pictures, json_file, page, photos, instances, refused, segments.written)
+    return Predicted(pictures, json_file, page, photos, instances, refused, segments.written, shares)

@@ -130,8 +130,9 @@ function update() {
   if (!scenes.length) return;
   const counts = scenes.map((scene) => {
     const shown = scene.visible().filter(({ kind }) => kind === "instance").length;
-    const segments = scene.photo.segments ? `, ${scene.photo.segments.length} segments` : "";
-    return `${scene.model.name}: ${shown} of ${scene.photo.instances.length} objects${segments}`;
+    const parts = scene.model.classes.length ? [`${shown} of ${scene.photo.instances.length} objects`] : [];
+    if (scene.photo.segments) parts.push(`${scene.photo.segments.length} segments`);
+    return `${scene.model.name}: ${parts.join(", ")}`;
   });
   find("status").textContent = `${current.name} · ${counts.join(" · ")}`;
 }
