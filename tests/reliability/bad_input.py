@@ -29,6 +29,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bad_annotations import ANNOTATIONS
+from bad_drawings import DRAWINGS
 from bad_files import FILES
 from bad_requests import REQUESTS
 from bad_settings import SETTINGS
@@ -36,7 +37,7 @@ from bad_settings import SETTINGS
 from perpixel.errors import InputError
 
 Target = Callable[[Random, Path], str | None]
-TARGETS: dict[str, Callable[[Path], Target]] = ANNOTATIONS | FILES | SETTINGS | REQUESTS
+TARGETS: dict[str, Callable[[Path], Target]] = ANNOTATIONS | DRAWINGS | FILES | SETTINGS | REQUESTS
 """By name: a folder for what all cases share -> a case: (random, folder of its own files) -> None, or what is wrong."""
 
 SECONDS = 20

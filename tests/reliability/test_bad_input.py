@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bad_annotations import coco_document, make_images
+from bad_drawings import cvat_text
 from bad_input import TARGETS, run_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from PIL import Image
 
 from engine_fakes import BrightSquare
 from perpixel.config import ConfigError, from_dict, load_yaml, override, to_dict
+from perpixel.data.document import Document
 from perpixel.data.loader import train_batches
 from perpixel.data.open import open_dataset
 from perpixel.data.settings import Augment, DataConfig
 from perpixel.data.settings import TestSize as Size
 from perpixel.engine.checkpoint import build_model, load_checkpoint, save_checkpoint
+from perpixel.engine.convert_data import convert
 from perpixel.engine.label_file import BoxFile
 from perpixel.engine.predict import Predictor
 from perpixel.engine.state import RunState
@@ -240,3 +243,30 @@ def test_half_a_letter_survives_labelling(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(document))
     BoxFile.read(tmp_path / "a.json", tmp_path / "images").write(tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text()) == document
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme", "cvat"])
+def test_half_a_letter_survives_conversion(tmp_path, form):
+    """In a field of an annotation that this library does not read; in COCO and LabelMe it ended in a traceback."""
+    make_images(tmp_path / "images")
+    document = coco_document()
+    document["annotations"][0]["note"] = "\ud800"
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    if form != "coco":  # which takes codes as they are
+        with pytest.raises(InputError, match=r"a\.json: annotation 12 of image 1: segmentation: .* does not fit"):
+            convert(tmp_path / "a.json", tmp_path / "out", form, tmp_path / "images", skip_bad=True, progress=False)
+    document["annotations"][2]["segmentation"]["counts"] = "h24=000]8"
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    convert(tmp_path / "a.json", tmp_path / "out", form, tmp_path / "images", skip_bad=True, progress=False)
+    back = Document.read({"coco": tmp_path / "out/annotations.json"}.get(form, tmp_path / "out"))
+    assert [entry["note"] for entry in back.annotations if "note" in entry] == ["\ud800"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('name="two.png"', 'name="one.png"'), ('name="two.png"', 'name=""'), ('width="24"', 'width="x"')]
+)
+def test_shapes_of_a_bad_image_of_cvat_are_counted(tmp_path, old, new):
+    make_images(tmp_path / "images")
+    (tmp_path / "a.xml").write_text(cvat_text().replace(old, new, 1))
+    left = open_dataset(tmp_path / "a.xml", tmp_path / "images", skip_bad=True)
+    assert len(left) == 2 and left.skipped[0].endswith(", with its 5 shapes")

@@ -26,5 +26,6 @@ class CocoWriter(Writer):
         path = self.out / ("annotations.json" if part is None else f"annotations/instances_{part}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         images = [entry | {"file_name": files[entry["id"]]} for entry in document.images]
-        with path.open("w", encoding="utf-8") as file:
+        # A json may hold halves of letters, which UTF-8 cannot say: they are written as they were, \ud800.
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(document.content | {"images": images}, file, ensure_ascii=False)

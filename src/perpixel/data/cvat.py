@@ -113,14 +113,15 @@ class _Reader:
         name = element.get("name") or ""
         where = f"{self.path}: image {name or element.get('id')!r}"
         sides = [element.get(side) or "" for side in ("height", "width")]
-        if not name or not all(map(_is_whole, sides)):
-            return self.faults.report(f"{where}: needs a name, and width and height above 0")
-        if fault := size_fault((int(sides[0]), int(sides[1]))):
-            return self.faults.report(f"{where}: width x height {sides[1]}x{sides[0]} {fault}")
-        if name in self.images:
-            return self.faults.report(f"{where}: the name occurs twice; the first image keeps it")
-        size, parts = (int(sides[0]), int(sides[1])), []
         shapes = [shape for shape in element if shape.tag != "tag"]
+        goes_with = f", with its {len(shapes)} shapes"
+        if not name or not all(map(_is_whole, sides)):
+            return self.faults.report(f"{where}: needs a name, and width and height above 0{goes_with}")
+        if fault := size_fault((int(sides[0]), int(sides[1]))):
+            return self.faults.report(f"{where}: width x height {sides[1]}x{sides[0]} {fault}{goes_with}")
+        if name in self.images:
+            return self.faults.report(f"{where}: the name occurs twice; the first image keeps it{goes_with}")
+        size, parts = (int(sides[0]), int(sides[1])), []
         for number, shape in enumerate(shapes, start=1):
             try:
                 parts.append(check_part(_part(shape, size), size))

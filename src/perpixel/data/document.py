@@ -169,10 +169,18 @@ class Document:
         for image, entries in self.by_image():
             size = image["height"], image["width"]
             objects = [_object(entry, names[entry["category_id"]], size) for entry in entries]
-            empty = [isinstance(one.shape, Rle) and not patch_code(one.shape).pixels.size for one in objects]
+            empty = [self._is_empty(entry, one.shape) for entry, one in zip(entries, objects, strict=True)]
             if any(empty):
                 losses.changed["empty masks left out"] += sum(empty)
             yield image, [replace(one, shape=None) if bare else one for one, bare in zip(objects, empty, strict=True)]
+
+    def _is_empty(self, entry: dict[str, Any], shape: Shape) -> bool:
+        """Whether a mask is a run-length code that covers no pixel."""
+        try:
+            return isinstance(shape, Rle) and not patch_code(shape).pixels.size
+        except InputError as error:
+            where = f"{self.dataset.name}: annotation {entry['id']} of image {entry['image_id']!r}: segmentation"
+            raise InputError(f"{where}: {error}; mend it or leave it out") from error
 
 
 def extra_of(entry: dict[str, Any], member: str) -> dict[str, Any]:

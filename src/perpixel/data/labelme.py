@@ -103,7 +103,10 @@ class _Reader:
             )
         shapes = document.get("shapes") if isinstance(document, dict) else None
         if not isinstance(shapes, list) or not isinstance(document.get("imagePath"), str):
-            return self.faults.report(f"{file}: is no file of LabelMe, which has a list shapes and a name imagePath")
+            goes_with = f", with its {len(shapes)} shapes" if isinstance(shapes, list) else ""
+            return self.faults.report(
+                f"{file}: is no file of LabelMe, which has a list shapes and a name imagePath{goes_with}"
+            )
         path = self._image(file, document["imagePath"])
         if path is None:
             place = self.images or file.parent
@@ -111,7 +114,7 @@ class _Reader:
                 f"{file}: there is no image {document['imagePath']} (imagePath) in {place}, with its {len(shapes)} shapes"
             )
         if path in self.seen:
-            return self.faults.report(f"{file}: the image {path} has a file already")
+            return self.faults.report(f"{file}: the image {path} has a file already, with its {len(shapes)} shapes")
         self.seen.add(path)
         try:
             size = _stated_size(document) or image_size(path)

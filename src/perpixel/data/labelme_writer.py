@@ -57,7 +57,9 @@ class LabelMeWriter(Writer):
                 "imageWidth": image["width"],
             }
             content = {name: value for name, value in extra.items() if name not in _OF_IMAGES} | content
-            place.with_suffix(".json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+            text = json.dumps(content, ensure_ascii=False, indent=1)
+            # Halves of letters, which UTF-8 cannot say, are written as json has them, \ud800.
+            place.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def _shapes(self, entry: AnnotatedObject, group: Groups) -> list[dict[str, Any]]:
         if entry.keypoints is not None:

@@ -52,7 +52,9 @@ class VocWriter(Writer):
             ElementTree.indent(root)
             ElementTree.ElementTree(root).write(self.out / "Annotations" / f"{stem}.xml", encoding="utf-8")
         if part is not None:
-            (self.out / "ImageSets/Main" / f"{part}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+            (self.out / "ImageSets/Main" / f"{part}.txt").write_text(
+                "".join(f"{stem}\n" for stem in stems), encoding="utf-8"
+            )
 
     def _fits(self, entry: AnnotatedObject) -> bool:
         """Whether its box can be told from a single pixel, as VOC counts them."""
