@@ -112,7 +112,7 @@ def evaluate(
                     given |= {"segm": True} if one.masks is not None else {}
                     given |= {"keypoints": True} if one.keypoints is not None else {}
                     if instances.segments is not None and not dataset.classes:
-                        pixels[index] = _counted_pixels(dataset, index, instances.segments)
+                        pixels[index] = counted_pixels(dataset, index, instances.segments)
                         quality = semantic_metrics([pixels[index]], dataset.stuff.names).mean_iou
                         kept.offer(index, (quality, 0.0), f"mIoU {quality:.2f}", instances)
                     elif instances.segments is not None and dataset.stuff:
@@ -188,7 +188,7 @@ def _counted(dataset: Dataset, index: int, predicted: Segments) -> Counts:
     return count_segments(segments_of(dataset, index), predicted, len(dataset.classes) + len(dataset.stuff))
 
 
-def _counted_pixels(dataset: Dataset, index: int, predicted: Segments) -> PixelCounts:
+def counted_pixels(dataset: Dataset, index: int, predicted: Segments) -> PixelCounts:
     """Of an image whose classes are all stuff: the label of a segment is its class."""
     stuff = torch.from_numpy(dataset.stuff_map(index)).int()
     truth = torch.where((stuff == VOID) | (stuff == 0), VOID, stuff - 1)
