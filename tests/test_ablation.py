@@ -211,7 +211,7 @@ def test_a_table_is_trained_read_and_resumed(command, tmp_path, capsys, monkeypa
         upsampling.append(made["model"]["instance"]["upsampling"])
         assert made["data"]["train"] == "shapes:8:0" and made["training"]["seed"] == 0
     assert upsampling == [1, 2, 4]
-    assert "<table>" in (tmp_path / "runs" / "table.html").read_text()
+    assert '<table class="sortable' in (tmp_path / "runs" / "table.html").read_text()
     assert "| by 4 |" in (tmp_path / "runs" / "table.md").read_text()
     assert main([*settings, "--rows", "3", "--device", "cpu"]) == 0 and len(trained) == 2
 

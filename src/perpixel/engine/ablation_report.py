@@ -1,6 +1,5 @@
 """Ours beside the paper's: a table of ablations on the terminal, as JSON, as Markdown and as a page."""
 
-import html
 import json
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +11,14 @@ from rich.table import Table as TerminalTable
 from perpixel.config import to_dict
 from perpixel.engine.ablation import Outcome, Table
 from perpixel.engine.files import write_text
+from perpixel.engine.gallery import write_gallery
+from perpixel.engine.page import Cell, table
 from perpixel.engine.recipe import Recipe
 
 ALWAYS = ("box AP", "mask AP")
 """Columns shown wherever we measure them, whatever the paper gives."""
 
 LESS_IS_BETTER = ("crowd MR-2",)
-
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
-    "th,td{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}"
-    "th{font-weight:600;vertical-align:bottom}.paper{color:#777}.best{font-weight:700}code{font-size:90%}"
-    "@media(prefers-color-scheme:dark){body{background:#1c1c1e;color:#ddd}th,td{border-color:#444}.paper{color:#999}}"
-)
 
 
 def metric_of(column: str) -> str:
@@ -85,13 +79,9 @@ class Report:
         self.out.mkdir(parents=True, exist_ok=True)
         columns = columns_of(outcomes)
         self._print(outcomes, columns)
-        texts = {
-            "results.json": json.dumps(self._document(outcomes), indent=1),
-            "table.md": self._markdown(outcomes, columns),
-            "table.html": self._page(outcomes, columns),
-        }
-        for name, text in texts.items():
-            write_text(self.out / name, text)
+        write_text(self.out / "results.json", json.dumps(self._document(outcomes), indent=1))
+        write_text(self.out / "table.md", self._markdown(outcomes, columns))
+        self._write_page(outcomes, columns)
 
     def _notes(self, outcomes: list[Outcome]) -> list[str]:
         data, training = self.recipe.data, self.recipe.training
@@ -152,25 +142,18 @@ class Report:
         notes = [f"* {note}" for note in self._notes(outcomes)]
         return "\n".join([f"# {self.table.name}", "", *lines, "", *notes, ""])
 
-    def _page(self, outcomes: list[Outcome], columns: list[str]) -> str:
-        def cells(outcome: Outcome) -> str:
-            made = []
-            for column in columns:
-                mine, theirs = self._cells(outcome, column)
-                better = min if column in LESS_IS_BETTER else max
-                best = better((v for o in outcomes if (v := ours(o, column)) is not None), default=None)
-                marked = ' class="best"' if best is not None and ours(outcome, column) == best else ""
-                made.append(f'<td{marked}>{mine}</td><td class="paper">{theirs}</td>')
-            return "".join(made)
+    def _write_page(self, outcomes: list[Outcome], columns: list[str]) -> None:
+        def cells(outcome: Outcome, column: str) -> list[Cell]:
+            mine, theirs = self._cells(outcome, column)
+            value, best = ours(outcome, column), min if column in LESS_IS_BETTER else max
+            known = [figure for other in outcomes if (figure := ours(other, column)) is not None]
+            look = "good" if value is not None and value == best(known) else ""
+            return [Cell(mine, value, look=look), Cell(theirs, outcome.row.paper.get(column))]
 
-        heads = "".join(f'<th>{html.escape(c)}<br>ours</th><th class="paper">paper</th>' for c in columns)
-        rows = "".join(
-            f"<tr><td>{html.escape(o.row.name)}<br><code>{html.escape(' '.join(o.row.settings))}</code></td>{cells(o)}</tr>"
-            for o in outcomes
-        )
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes(outcomes))
-        title = html.escape(self.table.name)
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-            f"<h1>{title}</h1><table><tr><th>row</th>{heads}</tr>{rows}</table>{notes}</html>\n"
-        )
+        headings = ["row", *(head for c in columns for head in (f"{c}, ours", f"{c}, paper")), "settings"]
+        rows = [
+            [o.row.name, *(cell for c in columns for cell in cells(o, c)), " ".join(o.row.settings)] for o in outcomes
+        ]
+        notes = self._notes(outcomes)
+        page = self.out / "table.html"
+        write_gallery(page, (), self.table.name, notes=notes, sections=[table(headings, rows, "sentences")])

@@ -1,8 +1,5 @@
 """Figure 5 of MEInst for one's own data: a page with a curve, the numbers, and what the code's components look like."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +8,19 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from perpixel.engine.charts import Axis, Line, line_chart
 from perpixel.engine.codes_study import PAPER, CodesStudy, reconstructions
-from perpixel.engine.color_affinity_page import HEIGHT, MARGIN, STYLE, WIDTH
-from perpixel.engine.files import write_text
+from perpixel.engine.gallery import embedded, write_gallery
 from perpixel.engine.lettering import label_font
+from perpixel.engine.page import charts, drawing, paragraph, table
 
 COLUMNS = 8
 CELL, GAP, LEFT, CAPTION = 84, 6, 96, 18
 SHOWN_DIMS = (5, 20, 60)
-LINES = (
-    ("in cells of the box", "#1f77b4", lambda kept: 1 - kept.cells),
-    ("in the photo", "#d62728", lambda kept: 1 - kept.photo),
+DEFINITIONS = (
+    "Error in cells: 1 less the mean IoU of masks before and after, both in cells of the box (the paper's measure). mIoU in the "
+    "photo: of the decoded mask, spread over the box, with the mask as it was drawn; no mask predicted through this code can be "
+    "better on average."
 )
 
 
@@ -45,67 +44,27 @@ def write_page(path: Path, study: CodesStudy, title: str, notes: Sequence[str] =
         path: of the HTML file.
         study: what was measured.
         title: heading.
-        notes: lines under the figure: data, sizes.
+        notes: lines under the heading: data, sizes.
 
     Raises:
         InputError: the file cannot be written.
     """
-    headings, rows = table_rows(study)
-    head = "".join(f"<th>{cell}</th>" for cell in headings)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    stored = io.BytesIO()
-    picture(study).save(stored, "PNG", optimize=True)
-    drawn = base64.b64encode(stored.getvalue()).decode("ascii")
-    text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-        f"<h1>{html.escape(title)}</h1>{chart(study)}"
-        + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-        + "<p>Error in cells: 1 less the mean IoU of masks before and after, both in cells of the box (the paper's measure). "
-        "mIoU in the photo: of the decoded mask, spread over the box, with the mask as it was drawn; no mask predicted through "
-        "this code can be better on average.</p>"
-        + f"<table><tr>{head}</tr>{body}</table>"
-        + f'<p><img alt="The mean mask, components and reconstructions" src="data:image/png;base64,{drawn}"></p></html>\n'
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-    return path
+    shown = drawing("The mean mask, components and reconstructions", embedded(picture(study)))
+    parts = [charts(chart(study)), paragraph(DEFINITIONS), table(*table_rows(study)), shown]
+    return write_gallery(path, (), title, notes=notes, sections=parts)
 
 
 def chart(study: CodesStudy) -> str:
-    """An SVG of the error over the number of numbers; the circle is the paper's figure."""
-    with_code = [kept for kept in study.kept if kept.dim is not None]
-    most = float(max(kept.dim or 0 for kept in with_code))
-    highest = max(0.05, *(measure(kept) for kept in with_code for _, _, measure in LINES))
-
-    def place(dim: int | float, error: float) -> tuple[float, float]:
-        x = MARGIN + dim / most * (WIDTH - MARGIN - 20)
-        return x, HEIGHT - 40 - error / highest * (HEIGHT - 40 - 30)
-
-    parts = [f'<text x="{MARGIN}" y="16" style="font-weight:600">reconstruction error, 1 - mIoU</text>']
-    for step in range(6):
-        (left, y), (right, _) = place(0.0, highest * step / 5), place(most, highest * step / 5)
-        parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * highest * step / 5:.1f} %</text>')
-    for kept in with_code:
-        x, bottom = place(kept.dim or 0, 0.0)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{kept.dim}</text>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">numbers a mask</text>')
-    for row, (name, color, measure) in enumerate(LINES):
-        points = " ".join("{:.1f},{:.1f}".format(*place(kept.dim or 0, measure(kept))) for kept in with_code)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
-        y = 46 + 16 * row
-        parts.append(
-            f'<line x1="{WIDTH - 170}" y1="{y - 4}" x2="{WIDTH - 150}" y2="{y - 4}" stroke="{color}" stroke-width="2"/>'
-        )
-        parts.append(f'<text x="{WIDTH - 144}" y="{y}">{name}</text>')
-    for dim, error in PAPER.items():
-        if dim <= most:
-            x, y = place(dim, error)
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="none" stroke="#000"/>')
-            parts.append(f'<circle cx="{WIDTH - 160}" cy="74" r="4" fill="none" stroke="#000"/>')
-            parts.append(f'<text x="{WIDTH - 144}" y="78">the paper, COCO, in cells</text>')
-    label = "Reconstruction error over the number of numbers"
-    return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    """The error over the number of numbers, in per cent, beside the paper's figure."""
+    with_code = [(kept.dim, kept) for kept in study.kept if kept.dim is not None]
+    most = max(dim for dim, _ in with_code)
+    paper = [(dim, 100 * error) for dim, error in PAPER.items() if dim <= most]
+    lines = [
+        Line("in cells of the box", [(dim, 100 * (1 - kept.cells)) for dim, kept in with_code]),
+        Line("in the photo", [(dim, 100 * (1 - kept.photo)) for dim, kept in with_code]),
+        Line("the paper, COCO, in cells", paper, color="var(--ink)", dots=True),
+    ]
+    return line_chart("reconstruction error, 1 - mIoU", lines, Axis("numbers a mask"), Axis("per cent"))
 
 
 def picture(study: CodesStudy) -> Image.Image:
