@@ -9,7 +9,7 @@ from perpixel.cli.settings import add_device, add_settings, chosen_device, with_
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_settings(parser)
-    parser.add_argument("--out", type=Path, help="folder of the run; runs/demo by default")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/demo, or runs/demo-2 and so on)")
     add_device(parser)
 
 

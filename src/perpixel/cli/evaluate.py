@@ -8,10 +8,14 @@ from perpixel.cli.settings import add_device, add_settings, add_skip_bad, chosen
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("checkpoint", help="a .safetensors file of perpixel, or a name of `perpixel list --weights`")
+    parser.add_argument(
+        "checkpoint", help="a .safetensors file of perpixel, a name of `perpixel list --weights`, or hf:OWNER/NAME"
+    )
     add_settings(parser)
     add_skip_bad(parser)
-    parser.add_argument("--out", type=Path, help="folder for report.html, metrics.json and results.json")
+    parser.add_argument(
+        "--out", type=Path, help="folder for report.html, metrics.json and results.json (default: print only)"
+    )
     parser.add_argument("--max-detections", type=int, help="best results counted an image (default: COCO's 100)")
     parser.add_argument("--batch-size", type=int, default=1, help="images computed at once (default: 1)")
     parser.add_argument("--examples", type=int, default=40, help="images shown in the report (default: 40)")

@@ -34,7 +34,7 @@ COMMANDS = {
     "convert": "turn a checkpoint of another library into one of this library",
     "push": "put a checkpoint on the Hugging Face hub, with a model card",
     "doctor": "look whether everything here works, and what is missing",
-    "completion": "print what makes a shell complete commands, options and recipes",
+    "completion": "print what makes a shell complete commands, options, recipes and weights",
 }
 
 

@@ -13,7 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what to search: dynamic_cell, decoder, nas_fcos, or toy; `show` draws the search in the folder that follows",
     )
     add_settings(parser)
-    parser.add_argument("--out", type=Path, help="folder of the search; runs/search_NAME by default")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the search (default: runs/search_NAME, or runs/search_NAME-2 and so on)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the search in that folder where it stopped")
     parser.add_argument(
         "--baseline", type=Path, help="with show: another search to compare with, such as random search"

@@ -11,7 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a name from `perpixel list`")
     add_settings(parser)
     add_skip_bad(parser)
-    parser.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE by default")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE, or runs/RECIPE-2 and so on)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder where it stopped")
     add_device(parser)
 
