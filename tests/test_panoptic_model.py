@@ -188,16 +188,16 @@ def test_stuff_loss_by_hand():
     """Equal logits of 3 classes: log 3 at every pixel that is not void, however many there are; none at all: 0."""
     targets = stuff_targets([[0, 1, VOID, VOID], [2, VOID, VOID, VOID]], [[VOID] * 4] * 2)
     logits = torch.zeros(2, 3, 1, 2, requires_grad=True)
-    assert stuff_loss(logits, targets, 2).item() == pytest.approx(math.log(3))
-    nothing = stuff_loss(logits, stuff_targets(*[[[VOID] * 4] * 2] * 2), 2)
+    assert stuff_loss(logits, targets).item() == pytest.approx(math.log(3))
+    nothing = stuff_loss(logits, stuff_targets(*[[[VOID] * 4] * 2] * 2))
     nothing.backward()
     assert nothing.item() == 0 and not logits.grad.any()
     # One pixel sure of its class (logit 2 against 0, 0), three pixels void or equal.
     sure = torch.tensor([[[[2.0]], [[0.0]], [[0.0]]]])
     expected = math.log(1 + 2 * math.exp(-2))
-    assert float(stuff_loss(sure, stuff_targets([[0]]), 1)) == pytest.approx(expected)
+    assert float(stuff_loss(sure, stuff_targets([[0]]))) == pytest.approx(expected)
     with pytest.raises(InputError, match=r"the data came without: set data\.stuff=true"):
-        stuff_loss(sure, (replace(targets[0], stuff=None),), 1)
+        stuff_loss(sure, (replace(targets[0], stuff=None),))
 
 
 def tiny(name="condinst_panoptic_shapes", **merge_settings):

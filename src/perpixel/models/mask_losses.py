@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from perpixel.models.mask_truth import semantic_labels
@@ -27,7 +27,7 @@ def centered_mask_loss(
     return (mask_cross_entropy(logits, truth) * near).sum() / mean_over_ranks(near.sum()).clamp(min=1e-6)
 
 
-def pixel_cross_entropy(logits: Float[Tensor, "b k _ _"], truth: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
+def pixel_cross_entropy(logits: Float[Tensor, "b k _ _"], truth: Integer[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Mean cross entropy at every pixel of the input that is not void, the logits enlarged to it.
 
     Args:

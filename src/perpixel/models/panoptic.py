@@ -9,19 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.detector import Detector, DetectorConfig
 from perpixel.models.heads import Losses, Model, ModelConfig
+from perpixel.models.mask_losses import pixel_cross_entropy
 from perpixel.nn.backbones import Backbone
 from perpixel.nn.stuff_branch import StuffBranch
 from perpixel.ops.mask_windows import windows
 from perpixel.ops.panoptic import Merge, class_map, merge
-from perpixel.ops.reduce import mean_over_ranks
-from perpixel.structures import VOID, Batch, DenseOutputs, Detections, Segments, Targets
+from perpixel.structures import Batch, DenseOutputs, Detections, Segments, Targets
 
 COARSEST = 32
 """Stride of the coarsest level that the branch reads: P6 and P7 are the detector's alone."""
@@ -84,7 +83,7 @@ class PanopticModel(Model):
         outputs, dense, logits = self(self.detector.normalized(batch))
         losses = self.detector.losses(outputs, dense, batch)
         with torch.autocast(batch.images.device.type, enabled=False):
-            return losses | {"stuff": self.weight * stuff_loss(logits.float(), batch.truth(), self.branch.stride)}
+            return losses | {"stuff": self.weight * stuff_loss(logits.float(), batch.truth())}
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Detections]:
@@ -116,7 +115,7 @@ def laid_on(stuff: Int[Tensor, "h w"], found: Detections, things: int, rule: Mer
     return merge(masks, found.labels, found.scores, stuff, things, rule)
 
 
-def stuff_loss(logits: Float[Tensor, "b k h w"], targets: Sequence[Targets], stride: int) -> Float[Tensor, ""]:
+def stuff_loss(logits: Float[Tensor, "b k h w"], targets: Sequence[Targets]) -> Float[Tensor, ""]:
     """Mean cross entropy at every pixel of the input that is not void, the logits enlarged to it.
 
     Raises:
@@ -125,8 +124,4 @@ def stuff_loss(logits: Float[Tensor, "b k h w"], targets: Sequence[Targets], str
     maps = [target.stuff for target in targets]
     if any(one is None for one in maps):
         raise InputError("a panoptic model learns from maps of stuff and the data came without: set data.stuff=true")
-    truth = torch.stack([one for one in maps if one is not None])
-    large = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
-    large = large[:, :, : truth.shape[1], : truth.shape[2]]
-    total = F.cross_entropy(large, truth.long(), ignore_index=VOID, reduction="sum")
-    return total / mean_over_ranks((truth != VOID).sum().to(total.dtype)).clamp(min=1)
+    return pixel_cross_entropy(logits, torch.stack([one for one in maps if one is not None]))
