@@ -3,8 +3,10 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-from perpixel.search.spaces.toy import ToyGenotype, ToyReward
+from perpixel.search.spaces.toy import ToyGenotype, ToyReward, ToySearch
 
 
 def by_first_operation(genotype: ToyGenotype) -> float:
@@ -17,3 +19,33 @@ def by_first_operation(genotype: ToyGenotype) -> float:
     if fate == "nothing":
         time.sleep(600)
     return ToyReward()(genotype)
+
+
+@dataclass(frozen=True)
+class CountedReward:
+    """As `ToyReward`; each try leaves a letter in a file.
+
+    Attributes:
+        tries: the file.
+        seconds: that a trial waits.
+    """
+
+    tries: str
+    seconds: float
+
+    def __call__(self, genotype: ToyGenotype) -> float:
+        """The reward."""
+        with Path(self.tries).open("a") as file:
+            file.write("x")
+        return ToyReward(self.seconds)(genotype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedSearch(ToySearch):
+    """A search whose tries are counted in the file `tries`."""
+
+    tries: str
+
+    def reward(self) -> CountedReward:
+        """As of `ToySearch`."""
+        return CountedReward(self.tries, self.seconds)

@@ -4,7 +4,7 @@
 
 trains a tiny model on the processor again and again; a killed run is resumed until it is done, and its weights, optimiser,
 average and log are then compared with those of an unbroken run, bit for bit. `--only label` and `--only ranks` do the same to
-`perpixel label` and to one of two processes that train together.
+`perpixel label`, to a search and to one of two processes that train together.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
@@ -33,6 +34,9 @@ from perpixel.engine.logs import read_log
 from perpixel.engine.loop import fit
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.runs import RunFolder
+from perpixel.search import workers
+from perpixel.search.runner import load_run, run_search
+from search_rewards import CountedSearch
 from tiny_training import Job, TinyTrainingConfig, tiny_data, tiny_recipe, wait_for_rows
 
 FILES = ("last.safetensors", "best.safetensors", "last.state.safetensors")
@@ -170,6 +174,55 @@ def kill_label(kills: int, seed: int, folder: Path) -> None:
     print(f"label: {done} kills; the file was there {whole} times, each time whole and equal")
 
 
+def search(settings: CountedSearch, output: Path) -> None:
+    """Begins, or goes on with, a search in `output`; its workers are forked, since a fresh process loads PyTorch for seconds."""
+    torch.set_num_threads(1)
+    workers.get_context = lambda _: multiprocessing.get_context("fork")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    run_search(settings, output, resume=(output / "search.json").exists(), show=False)
+
+
+def searched(output: Path) -> tuple[list[dict], dict[str, list], object]:
+    """All trials with their rewards, what the policy has learned, and its counters; without times."""
+    state = load_run(output)[1]
+    trials = [asdict(trial) for trial in state.trials]
+    for trial in trials:
+        (trial["outcome"] or {}).pop("seconds", None)
+    tensors, document = state.policy.save()
+    counters = document, state.learned, state.running
+    return trials, {name: tensor.tolist() for name, tensor in tensors.items()}, counters
+
+
+def kill_search(kills: int, seed: int, folder: Path) -> None:
+    """Each search ends as the unbroken one; a kill costs no more than the trials that were running."""
+    random, seen, runs, done, more = Random(seed), Counter[str](), 0, 0, 0
+    while done < kills:
+        whole, broken, tries = folder / f"whole{runs}", folder / f"broken{runs}", folder / f"tries{runs}"
+        settings = CountedSearch(trials=40, steps=3, seed=runs, workers=2, seconds=0.05, tries=str(tries))
+        began = time.monotonic()
+        assert not killed(search, (settings, whole), None)
+        lasts, asked = time.monotonic() - began, 0
+        assert len(tries.read_text()) == settings.trials
+        tries.unlink()
+        while killed(search, (settings, broken), random.uniform(0, lasts * (0.7 + 0.1 * asked))):
+            done, asked = done + 1, asked + 1
+            half = bool(list(broken.glob(".*.part")))
+            saved = (broken / "state.safetensors").exists()
+            ended = sum(trial["outcome"] is not None for trial in searched(broken)[0]) if saved else 0
+            where = "before a trial had ended" if not ended else "between its trials"
+            seen["while a file was written" if half else where if ended < settings.trials else "at its end"] += 1
+        assert searched(whole) == searched(broken)
+        assert (whole / "best.json").read_bytes() == (broken / "best.json").read_bytes()
+        left = [path.name for path in broken.iterdir() if path.name.endswith(".part")]
+        assert not left, left
+        again = len(tries.read_text()) - settings.trials
+        assert again <= settings.workers * asked, (again, asked)
+        runs, more = runs + 1, more + again
+    print(f"search: {done} kills in {runs} searches, each ended as the unbroken one; {more} trials were tried again")
+    for where, count in seen.most_common():
+        print(f"  {count:4} {where}")
+
+
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return str(sock.getsockname()[1])
@@ -211,6 +264,7 @@ def kill_ranks(kills: int, seed: int, folder: Path) -> None:
 KINDS: dict[str, Callable[[int, int, Path], None]] = {
     "training": kill_training,
     "label": kill_label,
+    "search": kill_search,
     "ranks": kill_ranks,
 }
 

@@ -1,8 +1,10 @@
 """A few kills of each kind; `python tests/reliability/kills.py --kills 200` is the long mode."""
 
-from kills import dead_rank, kill_label, kill_training
+from kills import dead_rank, kill_label, kill_search, kill_training
 
 from perpixel.engine.checkpoint import load_checkpoint
+from perpixel.search.folder import SearchFolder, open_folder
+from perpixel.search.spaces.toy import ToySearch
 
 
 def test_a_few_kills_of_a_training(tmp_path, capfd):
@@ -13,6 +15,20 @@ def test_a_few_kills_of_a_training(tmp_path, capfd):
 def test_a_few_kills_of_label(tmp_path, capfd):
     kill_label(2, 1, tmp_path)
     assert "label: 2 kills" in capfd.readouterr().out
+
+
+def test_a_few_kills_of_a_search(tmp_path, capfd):
+    kill_search(1, 3, tmp_path)
+    assert "each ended as the unbroken one" in capfd.readouterr().out
+
+
+def test_a_search_killed_at_its_first_file_begins_anew(tmp_path):
+    """Neither could it go on, for want of settings, nor begin, for the half file; and half files stayed for ever."""
+    (tmp_path / ".search.json.7.part").write_text("{")
+    open_folder(SearchFolder(tmp_path), ToySearch(), resume=False)
+    (tmp_path / ".state.safetensors.8.part").write_bytes(b"")
+    open_folder(SearchFolder(tmp_path), ToySearch(), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
 
 
 def test_a_dead_rank_ends_the_other_in_a_sentence(tmp_path):

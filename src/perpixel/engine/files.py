@@ -57,6 +57,11 @@ def _encode(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8", errors=UNSPEAKABLE)
 
 
+def halves(folder: Path) -> list[Path]:
+    """Files in a folder that a killed process had begun to write."""
+    return list(folder.glob(f".*{PART}"))
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # a folder cannot be opened there; the rename is durable without it
         return

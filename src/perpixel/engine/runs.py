@@ -5,7 +5,7 @@ from pathlib import Path
 
 from perpixel.config import to_dict
 from perpixel.data.text import read_text
-from perpixel.engine.files import PART, write_text
+from perpixel.engine.files import halves, write_text
 from perpixel.engine.recipe import Recipe, recipe_from_json, recipe_to_json
 from perpixel.errors import InputError
 
@@ -76,10 +76,6 @@ class RunFolder:
             raise InputError(f"{self.path} holds no run: there is no {self.recipe.name} to resume from")
         return recipe_from_json(read_text(self.recipe), str(self.recipe))
 
-    def _halves(self) -> list[Path]:
-        """Files that a killed process of the run had begun to write."""
-        return list(self.path.glob(f".*{PART}"))
-
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Refuses to overwrite a run, and to resume one with other settings.
 
@@ -89,7 +85,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; the output of a run is a folder")
         if not resume:
-            if self.path.is_dir() and any(file not in self._halves() for file in self.path.iterdir()):
+            if self.path.is_dir() and set(self.path.iterdir()) - set(halves(self.path)):
                 raise InputError(f"{self.path} is not empty: resume the run there, or choose another output folder")
             return
         if different := _differences(self.load_recipe(), recipe):
@@ -104,7 +100,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path} cannot be created: {error}") from error
-        for half in self._halves():
+        for half in halves(self.path):
             half.unlink(missing_ok=True)
         write_text(self.recipe, recipe_to_json(recipe) + "\n")
 

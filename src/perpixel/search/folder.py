@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpixel.config import family, from_dict, short, to_dict
-from perpixel.engine.files import write_text
+from perpixel.engine.files import halves, write_text
 from perpixel.errors import InputError
 from perpixel.search.settings import Search
 
@@ -45,12 +45,12 @@ class SearchFolder:
 
 
 def open_folder(folder: SearchFolder, search: Search, resume: bool) -> None:
-    """Creates the folder and writes the settings into it.
+    """Creates the folder, or takes away what a killed search had half written there, and writes the settings into it.
 
     Raises:
         InputError: a folder with other files or of another search, or settings that a resumed search may not change.
     """
-    if not resume and folder.path.is_dir() and any(folder.path.iterdir()):
+    if not resume and folder.path.is_dir() and set(folder.path.iterdir()) - set(halves(folder.path)):
         raise InputError(f"{folder.path} is not empty: say --resume to go on, or choose another --out")
     if resume:
         before, now = to_dict(load_search(folder.path, type(search))), to_dict(search)
@@ -64,6 +64,8 @@ def open_folder(folder: SearchFolder, search: Search, resume: bool) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder.path} cannot be created: {error}") from error
+    for half in halves(folder.path):
+        half.unlink(missing_ok=True)
     values = {"kind": type(search).__name__} | to_dict(search)
     write_text(folder.settings, json.dumps(values, indent=1) + "\n")
 
