@@ -1,4 +1,4 @@
-"""Gradients of our losses against finite differences in float64; bfloat16 is never NaN (bf16.py is the long mode)."""
+"""Gradients of our losses, one by one, against finite differences in float64 (test_gradients.py: of whole methods); bfloat16 is never NaN (bf16.py is the long mode)."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from perpixel.models.mask_losses import mask_cross_entropy, pixel_cross_entropy
 from perpixel.ops.affinity import log_same
 from perpixel.ops.dr1 import weighted_sum
 from perpixel.ops.losses import centerness, dice_loss, focal_loss, smooth_l1
+from perpixel.search.ppo import ppo_loss
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -42,6 +43,10 @@ CASES = {
         lambda: (random(2, 3, 3), random(2, 3, 3)),
     ),
     "centre-ness": (centerness, lambda: ((torch.rand(6, 4, dtype=torch.float64) + 0.1).requires_grad_(),)),
+    "answers of a controller (PPO)": (
+        lambda x: ppo_loss(x, torch.zeros(9, dtype=torch.float64), torch.arange(9.0, dtype=torch.float64) - 4, 0.1),
+        lambda: (torch.linspace(-0.35, 0.37, 9, dtype=torch.float64).requires_grad_(),),
+    ),
     "sum of regions": (weighted_sum, lambda: (random(2, 3, 4, 4), random(2, 3))),
 }
 
