@@ -1,4 +1,5 @@
-"""Gradients of our losses, one by one, against finite differences in float64 (test_gradients.py: of whole methods); bfloat16 is never NaN (bf16.py is the long mode)."""
+"""Gradients of our losses, one by one, against finite differences in float64; test_gradients.py has those of whole methods.
+bfloat16 is never NaN (bf16.py is the long mode)."""
 
 import pytest
 import torch
