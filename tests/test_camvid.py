@@ -164,7 +164,8 @@ def test_the_published_split():
     assert 0.01 < np.mean(shares) < 0.08
 
 
-def test_it_can_be_checked(root, capsys):
+def test_it_can_be_checked(root, tmp_path, monkeypatch, capsys):
     """Every photo opens, and there are no objects to find fault with."""
+    monkeypatch.chdir(tmp_path)  # the sheet is written there
     assert main(["check", str(root / "train")]) == 0
     assert "5 images, 0 objects" in capsys.readouterr().out
