@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perpixel.engine.charts import Axis, Line, line_chart
-from perpixel.engine.files import write_atomically
+from perpixel.engine.files import write_text
 from perpixel.engine.gallery import write_gallery
 from perpixel.engine.page import charts, code, drawing, folded, section
 from perpixel.search.curves import (
@@ -59,7 +59,7 @@ def write_report(
         if (outcome := state.trials[number].outcome) is not None
     ]
     text = json.dumps(best, indent=1) + "\n"
-    write_atomically(folder.best, lambda file: file.write_text(text, encoding="utf-8"))
+    write_text(folder.best, text)
     title = f"Search: {folder.path.name}"
     write_gallery(folder.page, (), title, notes=summary(search, state), sections=sections(space, state, baseline))
     return folder.page
