@@ -51,6 +51,11 @@ class Measured:
     box_ap: float
 
 
+def warmup(recipe: Recipe, steps: int) -> int:
+    """The recipe's, but at most a fifth of the steps."""
+    return min(recipe.training.warmup_steps, steps // 5)
+
+
 def synthetic(arguments: argparse.Namespace) -> Recipe:
     """The small recipe; its training pictures are painted once, which takes longer than to learn from them."""
     recipe = override(get_recipe("fcos_crowds"), SETTINGS)
@@ -58,7 +63,8 @@ def synthetic(arguments: argparse.Namespace) -> Recipe:
     if not (photos / "instances.json").is_file():
         CrowdsDataset(1000, seed=0).write_coco(photos)
     data = replace(recipe.data, train=str(photos / "instances.json"), workers=0)
-    training = replace(recipe.training, steps=arguments.steps or recipe.training.steps, seed=arguments.seed)
+    steps = arguments.steps or recipe.training.steps
+    training = replace(recipe.training, steps=steps, warmup_steps=warmup(recipe, steps), seed=arguments.seed)
     return replace(recipe, data=data, training=training)
 
 
@@ -80,7 +86,8 @@ def person(arguments: argparse.Namespace) -> Recipe:
         augment=augment,
         test=TestSize(side, side * 3 // 2),
     )
-    training = replace(recipe.training, steps=steps, save_every=steps, seed=arguments.seed)
+    warm = warmup(recipe, steps)
+    training = replace(recipe.training, steps=steps, warmup_steps=warm, save_every=steps, seed=arguments.seed)
     return replace(recipe, model=replace(recipe.model, backbone=backbone, pixels=PIXELS), data=data, training=training)
 
 

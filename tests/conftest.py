@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from web_pages import CHROMIUM
+
 
 @pytest.fixture(autouse=True)
 def _repeatable():
@@ -28,3 +30,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is absent: {folder} (development machines only)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium without a window."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is absent: pages are tested where Debian's chromium is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()

@@ -251,5 +251,5 @@ def test_the_least_miss_rate_is_the_best_of_a_table(tmp_path):
     table = get_table("crowds_3.10")
     found = [Outcome(row, {"crowd/AP": k / 10, "crowd/MR-2": k / 10}) for k, row in enumerate(table.rows, start=3)]
     Report(table, get_recipe(table.recipe), tmp_path)(found)
-    best = [part.partition("<")[0] for part in (tmp_path / "table.html").read_text().split('<td class="best">')[1:]]
+    best = [part.partition("<")[0] for part in (tmp_path / "table.html").read_text().split('class="good">')[1:]]
     assert best == ["30.0", "70.0"]

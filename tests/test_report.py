@@ -3,11 +3,9 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright import sync_api as playwright
 
 from engine_fakes import BrightSquare, Squares
 from perpixel.cli.main import main
@@ -26,8 +24,8 @@ from perpixel.engine.report_page import write_report
 from perpixel.engine.report_sections import metric_lines, training_section
 from perpixel.errors import InputError
 from perpixel.recipes import get_recipe
+from web_pages import opened
 
-CHROMIUM = Path("/usr/bin/chromium")
 TINY = [
     *("training.steps=4", "training.batch_size=2", "training.warmup_steps=1", "training.save_every=2"),
     *(
@@ -48,29 +46,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "one"
     assert main(["train", "fcos_shapes", *TINY, "--out", str(folder), "--device", "cpu"]) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is absent: the page is tested where Debian's chromium is installed")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
-
-
-def opened(browser, path: Path, width: int = 1200, scheme: str = "light"):
-    """The page without a network; nothing is written to its console, and it asks for nothing."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-    page = context.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url) if request.url.startswith("http") else None)
-    page.goto(path.as_uri())
-    assert said == [] and asked == []
-    return page
 
 
 def test_choosing_images():

@@ -12,19 +12,8 @@ from playwright import sync_api as playwright
 from perpixel.serve.app import create_app
 from serve_fakes import BOX, NAME, OUTLINE, picture, predictors, running
 
-CHROMIUM = Path("/usr/bin/chromium")
 FILE = {"name": "<i>a</i>.png", "mimeType": "image/png", "buffer": picture()}
 SHAPE = "svg .instance:not(.out)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is absent: the page is tested where Debian's chromium is installed")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
