@@ -10,8 +10,9 @@ from PIL import Image
 from engine_fakes import BrightSquare, photo
 from perpixel.data.settings import TestSize as Size
 from perpixel.engine.instances import Instances
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
 from perpixel.engine.prediction_files import ResultsFile, unique_names
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.errors import InputError
 
 BOX = (20, 16, 60, 56)

@@ -23,7 +23,8 @@ from perpixel.engine.evaluate import evaluate
 from perpixel.engine.instances import Instances
 from perpixel.engine.load import load
 from perpixel.engine.panoptic_metrics import count_segments, panoptic_metrics
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.engine.report import evaluate_checkpoint
 from perpixel.engine.segments_picture import draw_segments, segment_colors
 from perpixel.engine.train import train

@@ -19,7 +19,8 @@ from perpixel.engine.evaluate import evaluate
 from perpixel.engine.fast import optimize
 from perpixel.engine.load import load
 from perpixel.engine.optimize import SeveralOptimizers, build_optimizer, load_optimizer_tensors, optimizer_tensors
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.engine.recipe import Recipe
 from perpixel.engine.settings import PartTraining, Training
 from perpixel.engine.sources import as_video

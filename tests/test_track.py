@@ -11,7 +11,8 @@ from PIL import Image
 from engine_fakes import BrightSquare, photo
 from perpixel.cli.main import main
 from perpixel.data.settings import TestSize as Size
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.engine.sources import as_video
 from perpixel.engine.track import Tracker, TrackSettings
 from perpixel.engine.window import show_camera

@@ -41,7 +41,8 @@ from perpixel.engine.label_file import BoxFile
 from perpixel.engine.label_masks import Masker, Proposal
 from perpixel.engine.page import Cell, code, drawing, facts, folded, links, numbers, paragraph, section, table
 from perpixel.engine.panoptic_metrics import ClassQuality, PanopticMetrics
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.engine.report import print_metrics
 from perpixel.engine.report_page import write_report
 from perpixel.engine.semantic_metrics import ClassAccuracy, SemanticMetrics
@@ -257,7 +258,7 @@ def colors_study_page(folder: Path, text: str) -> list[Path]:
 PAGES: dict[str, Callable[[Path, str], list[Path]]] = {
     "engine/report_page.py": report_page,
     "engine/compare.py": compare_page,
-    "engine/predict.py": prediction_page,
+    "engine/prediction_folder.py": prediction_page,
     "engine/data_view.py": data_pages,
     "engine/data_stats.py": stats_page,
     "engine/label_sheet.py": label_page,

@@ -19,7 +19,8 @@ from perpixel.engine.evaluate import evaluate
 from perpixel.engine.files import load_tensors
 from perpixel.engine.logs import read_log
 from perpixel.engine.metrics import coco_metrics
-from perpixel.engine.predict import Predictor, predict_to_folder
+from perpixel.engine.predict import Predictor
+from perpixel.engine.prediction_folder import predict_to_folder
 from perpixel.engine.sources import Frame
 from perpixel.models.candidates import Selection
 from perpixel.models.condinst import CondInst

@@ -93,7 +93,7 @@ def _color_affinity(arguments: argparse.Namespace) -> int:
 def _codes(arguments: argparse.Namespace) -> int:
     """Figure 5 of MEInst and the upper bound of mask IoU."""
     from perpixel.data.open import open_dataset
-    from perpixel.engine.codes_page import picture, table_rows, write_page
+    from perpixel.engine.codes_page import sheet_of, table_rows, write_page
     from perpixel.engine.codes_study import study_codes
     from perpixel.engine.files import write_atomically
     from perpixel.errors import InputError
@@ -128,7 +128,7 @@ def _codes(arguments: argparse.Namespace) -> int:
     page = write_page(arguments.page, study, "Mask codes", notes)
     print("\n".join([*notes, f"look at {page}"]))
     if arguments.picture is not None:
-        write_atomically(arguments.picture, lambda file: picture(study).save(file, "PNG", optimize=True))
+        write_atomically(arguments.picture, lambda file: sheet_of(study).save(file, "PNG", optimize=True))
         print(f"picture {arguments.picture}")
     return 0
 

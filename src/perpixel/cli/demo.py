@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Trains on synthetic shapes, evaluates, predicts, and names the page to look at."""
     from perpixel.data.shapes import ShapesDataset
     from perpixel.engine.load import load
-    from perpixel.engine.predict import predict_to_folder
+    from perpixel.engine.prediction_folder import predict_to_folder
     from perpixel.engine.report import evaluate_checkpoint
     from perpixel.engine.runs import new_run_folder
     from perpixel.engine.train import train

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes annotated pictures, results.json and gallery.html."""
     from perpixel.engine.allocator import keep_freed_memory
     from perpixel.engine.load import load
-    from perpixel.engine.predict import predict_to_folder
+    from perpixel.engine.prediction_folder import predict_to_folder
     from perpixel.engine.sources import as_video
     from perpixel.engine.track import TrackSettings
     from perpixel.engine.video import VideoPredictor

@@ -12,7 +12,7 @@ from perpixel.engine.charts import Axis, Line, line_chart
 from perpixel.engine.codes_study import PAPER, CodesStudy, reconstructions
 from perpixel.engine.gallery import embedded, write_gallery
 from perpixel.engine.lettering import label_font
-from perpixel.engine.page import charts, drawing, paragraph, table
+from perpixel.engine.page import charts, paragraph, picture, table
 
 COLUMNS = 8
 CELL, GAP, LEFT, CAPTION = 84, 6, 96, 18
@@ -49,7 +49,7 @@ def write_page(path: Path, study: CodesStudy, title: str, notes: Sequence[str] =
     Raises:
         InputError: the file cannot be written.
     """
-    shown = drawing("The mean mask, components and reconstructions", embedded(picture(study)))
+    shown = picture("The mean mask, components and reconstructions", embedded(sheet_of(study)))
     parts = [charts(chart(study)), paragraph(DEFINITIONS), table(*table_rows(study)), shown]
     return write_gallery(path, (), title, notes=notes, sections=parts)
 
@@ -67,7 +67,7 @@ def chart(study: CodesStudy) -> str:
     return line_chart("reconstruction error, 1 - mIoU", lines, Axis("numbers a mask"), Axis("per cent"))
 
 
-def picture(study: CodesStudy) -> Image.Image:
+def sheet_of(study: CodesStudy) -> Image.Image:
     """The mean mask and the first components, then some masks and what 5, 20 and 60 numbers keep of them."""
     code, size = study.code, study.code.size
     shown = tuple(dim for dim in SHOWN_DIMS if dim <= code.dim)

@@ -112,16 +112,15 @@ def charts(*figures: str) -> str:
     return f'<div class="charts">{found}</div>' if found else ""
 
 
-def drawing(title: str, picture: str) -> str:
-    """A drawing of its own size, on white whatever the page's look; where it is wider than the page it scrolls.
+def drawing(title: str, svg: str) -> str:
+    """An element of SVG at its own size, on white whatever the page's look; where it is wider than the page it scrolls."""
+    caption = f"<figcaption>{html.escape(title)}</figcaption>"
+    return f'<figure class="drawing">{caption}<div tabindex="0">{svg}</div></figure>'
 
-    Args:
-        title: its caption.
-        picture: an element of SVG, or the address of an image.
-    """
-    title = html.escape(title, quote=True)
-    inside = picture if picture.startswith("<svg") else f'<img alt="{title}" src="{html.escape(picture, quote=True)}">'
-    return f'<figure class="drawing"><figcaption>{title}</figcaption><div tabindex="0">{inside}</div></figure>'
+
+def picture(title: str, address: str) -> str:
+    """The same for the image at an address."""
+    return drawing(title, f'<img alt="{html.escape(title, quote=True)}" src="{html.escape(address, quote=True)}">')
 
 
 def folded(summary: str, *parts: str, opened: bool = False) -> str:

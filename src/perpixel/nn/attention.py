@@ -16,7 +16,7 @@ from perpixel.ops.blend import blend, enlarge, laid_over
 from perpixel.ops.dr1 import factored_attention, project, weighted_sum
 
 PORTION = 16
-"""Instances whose attentions are laid on the image at a time, so that memory does not grow with their number."""
+"""Instances whose attentions are laid on the image at a time, so that nothing but their logits grows with their number."""
 
 
 class Attention(nn.Module, ABC):
@@ -137,7 +137,41 @@ class VectorAttention(Attention):
         return torch.einsum("nd,dhw->nhw", numbers, features)
 
 
-class FullAttention(Attention):
+class BoxAttention(Attention):
+    """Bases weighted by attentions that lie over the instance's box."""
+
+    @abstractmethod
+    def parts(
+        self, bases: Float[Tensor, "#n _ h w"], numbers: Float[Tensor, "n _"]
+    ) -> tuple[Float[Tensor, "#n k h w"], Float[Tensor, "n k m m"]]:
+        """K bases and K attentions of each instance.
+
+        Args:
+            bases: what `bases` gives, cut out by each box or of the whole image.
+            numbers: of the instances.
+        """
+
+    def merged(self, bases: Float[Tensor, "#n k h w"], attention: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+        """Logits, the attentions being as large as the bases."""
+        return blend(bases, attention)
+
+    def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
+        """Mask logits."""
+        bases, attention = self.parts(regions, numbers)
+        return self.merged(bases, enlarge(attention, regions.shape[-1]))
+
+    def over_image(
+        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
+    ) -> Float[Tensor, "n h w"]:
+        """The attentions are laid on the image by the boxes."""
+        whole, logits = self.bases(features[None]), []
+        for at, some in zip(boxes.split(PORTION), numbers.split(PORTION), strict=True):
+            bases, attention = self.parts(whole, some)
+            logits.append(self.merged(bases, laid_over(bases, attention, at, stride)))
+        return torch.cat(logits)
+
+
+class FullAttention(BoxAttention):
     """Few bases of the image, blended as in BlendMask (eq. 4.2 to 4.4)."""
 
     def __init__(self, config: Full, width: int):
@@ -152,24 +186,14 @@ class FullAttention(Attention):
         """K bases of the image."""
         return self.projection(features)
 
-    def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
-        """Mask logits."""
-        return blend(regions, enlarge(self.attentions(numbers), regions.shape[-1]))
-
-    def over_image(
-        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
-    ) -> Float[Tensor, "n h w"]:
-        """The attentions are laid on the image by the boxes."""
-        bases = self.bases(features[None])
-        parts = zip(boxes.split(PORTION), numbers.split(PORTION), strict=True)
-        return torch.cat([blend(bases, laid_over(bases, self.attentions(some), at, stride)) for at, some in parts])
-
-    def attentions(self, numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n k m m"]:
-        """Of each instance, one a basis."""
-        return numbers.unflatten(1, (self.config.bases, self.config.cells, self.config.cells))
+    def parts(
+        self, bases: Float[Tensor, "#n k h w"], numbers: Float[Tensor, "n _"]
+    ) -> tuple[Float[Tensor, "#n k h w"], Float[Tensor, "n k m m"]]:
+        """The image's bases, and attentions as the numbers are."""
+        return bases, numbers.unflatten(1, (self.config.bases, self.config.cells, self.config.cells))
 
 
-class FactoredAttention(Attention):
+class FactoredAttention(BoxAttention):
     """Eq. 5.7 and 5.8: K bases of each instance, attentions as sums of R outer products that all instances share."""
 
     def __init__(self, config: Factored, width: int):
@@ -180,29 +204,14 @@ class FactoredAttention(Attention):
         self.u = nn.Parameter(torch.randn(config.bases, config.rank, config.cells))
         self.v = nn.Parameter(torch.randn(config.bases, config.rank, config.cells))
 
-    def forward(self, regions: Float[Tensor, "n _ s s"], numbers: Float[Tensor, "n _"]) -> Float[Tensor, "n s s"]:
-        """Mask logits."""
-        bases, attention = self.parts(regions, numbers)
-        return self.merged(bases, enlarge(attention, regions.shape[-1]))
-
-    def over_image(
-        self, features: Float[Tensor, "d h w"], boxes: Float[Tensor, "n 4"], numbers: Float[Tensor, "n _"], stride: int
-    ) -> Float[Tensor, "n h w"]:
-        """The attentions are laid on the image by the boxes."""
-        logits = []
-        for at, some in zip(boxes.split(PORTION), numbers.split(PORTION), strict=True):
-            bases, attention = self.parts(features[None], some)
-            logits.append(self.merged(bases, laid_over(bases, attention, at, stride)))
-        return torch.cat(logits)
-
     def parts(
-        self, features: Float[Tensor, "#n d h w"], numbers: Float[Tensor, "n _"]
+        self, bases: Float[Tensor, "#n d h w"], numbers: Float[Tensor, "n _"]
     ) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n k m m"]]:
-        """Bases (eq. 5.7) and attentions (eq. 5.8) of each instance."""
+        """Bases by the instance's own projection (eq. 5.7), attentions from its diagonals (eq. 5.8)."""
         projection, diagonals = numbers.split(self.split, dim=1)
-        bases = project(features, projection.unflatten(1, (self.config.bases, -1)))
-        return bases, factored_attention(diagonals.unflatten(1, (self.config.bases, self.config.rank)), self.u, self.v)
+        own = project(bases, projection.unflatten(1, (self.config.bases, -1)))
+        return own, factored_attention(diagonals.unflatten(1, (self.config.bases, self.config.rank)), self.u, self.v)
 
     def merged(self, bases: Float[Tensor, "n k h w"], attention: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
-        """Logits, the attentions being as large as the bases."""
+        """Logits, by the weighing."""
         return blend(bases, attention) if self.config.weighing == "softmax" else (attention * bases).sum(dim=1)
