@@ -99,7 +99,7 @@ def test_the_best_sum_wins():
 def test_classes_stay_apart():
     frames = [[(20, 20, 0.9, 0)], [(20, 20, 0.9, 1)], [(20, 20, 0.9, 1)]]
     assert follow(frames) == [[1], [0], [2]]
-    assert follow(frames, by_class=False) == [[1], [1], [1]]
+    assert follow([[(20, 20, 0.9, 1)]] * 3) == [[1], [1], [1]]
 
 
 @settings(max_examples=25, deadline=None)

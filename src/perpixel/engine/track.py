@@ -34,7 +34,6 @@ class TrackSettings:
         confirm: frames in a row that a new track must be seen in before it is shown, but in the first frame.
         position, velocity: share of an error of the guess that the filter takes over into each; the second detection of a track
             gives both whole.
-        by_class: whether a track keeps to its class.
     """
 
     high: float = 0.6
@@ -46,7 +45,6 @@ class TrackSettings:
     confirm: int = 2
     position: float = 0.8
     velocity: float = 0.3
-    by_class: bool = True
 
     @classmethod
     def for_score(cls, score: float) -> "TrackSettings":
@@ -151,7 +149,7 @@ class Tracker:
         graph = networkx.Graph()
         for one, other in zip(*np.nonzero(overlaps >= max(least, 1e-6)), strict=True):
             row, track = int(chosen[one]), tracks[other]
-            if not self.settings.by_class or track.label == labels[row]:
+            if track.label == labels[row]:
                 graph.add_edge(("detection", row), ("track", int(other)), weight=float(overlaps[one, other]))
         pairs = []
         for pair in networkx.max_weight_matching(graph):
