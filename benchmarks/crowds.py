@@ -1,9 +1,10 @@
 """One box a cell against two, with and without Set NMS, where people stand close together (thesis 002, 3.3.5).
 
     python benchmarks/crowds.py --out runs/crowds --picture docs/images/crowds.png
-    python benchmarks/crowds.py --out runs/crowds --data DATA --sets person
+    python benchmarks/crowds.py --out runs/crowds --data DATA --sets person pasted
 
-Synthetic crowds from random weights; people on COCO photos, where `DATA` has them, from ImageNet's. FCOS is trained with one
+Synthetic crowds from random weights; people on COCO photos, where `DATA` has them, from ImageNet's: as they are, and with more
+people pasted half over others (`pasted_people.py`), in training and test photos apart. FCOS is trained with one
 box a cell and with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS
 is at 0.5 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at one false positive an image. A
 line of JSON a row goes to OUT/results.jsonl; the picture shows photos on which two boxes a cell find most people that one misses.
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pasted_people import paste_people
 from PIL import Image
 from real_data import PIXELS
 
@@ -69,19 +71,38 @@ def synthetic(arguments: argparse.Namespace) -> Recipe:
 
 
 def person(arguments: argparse.Namespace) -> Recipe:
-    """Small photos, few steps: what a processor does in minutes."""
-    root, steps, side = arguments.data / "coco_person", arguments.steps or 200, 192
+    """Photos of people as they are."""
+    root = arguments.data / "coco_person"
     train_file, test_file = crowded_split(root / "annotations", arguments.out)
+    return photos_of_people(arguments, train_file, root / "images", test_file, root / "images")
+
+
+def pasted(arguments: argparse.Namespace) -> Recipe:
+    """Photos with people pasted over others; who is in training photos is in no test photo."""
+    root, files = arguments.data / "coco_person", {}
+    for name, count, source in (("train", 1500, "person_train_masks"), ("test", 250, "person_val")):
+        folder = arguments.out / f"pasted_{name}"
+        files[name] = folder / "instances.json"
+        if not files[name].is_file():
+            paste_people(root / f"annotations/{source}.json", root / "images", folder, count, seed=len(name))
+    folders = {name: file.parent / "images" for name, file in files.items()}
+    return photos_of_people(arguments, files["train"], folders["train"], files["test"], folders["test"])
+
+
+def photos_of_people(
+    arguments: argparse.Namespace, train_file: Path, photos: Path, test_file: Path, test_photos: Path
+) -> Recipe:
+    """Small photos, few steps: what a processor does in minutes."""
+    steps, side = arguments.steps or 200, 192
     recipe = override(get_recipe("fcos_mobilenetv2"), SETTINGS)
     weights = str(arguments.data / "weights/mobilenet_v2_google_qat_dequant_bnfolded.npz")
     backbone = Backbone("mobilenetv2_100", weights=weights, frozen_stages=0)
     augment = replace(recipe.data.augment, short_sides=(side * 3 // 4, side * 7 // 8, side), max_side=side * 3 // 2)
-    photos = str(root / "images")
     data = DataConfig(
         train=str(train_file),
         val=str(test_file),
-        images=photos,
-        val_images=photos,
+        images=str(photos),
+        val_images=str(test_photos),
         workers=0,
         augment=augment,
         test=TestSize(side, side * 3 // 2),
@@ -118,6 +139,9 @@ def crowded_split(annotations: Path, out: Path) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
+SETS = {"synthetic": synthetic, "person": person, "pasted": pasted}
+
+
 def _of_boxes(boxes: list[list[float]]) -> CrowdImage:
     corners = np.array(boxes, dtype=float)
     corners[:, 2:] += corners[:, :2]
@@ -146,6 +170,8 @@ def picture(dataset: Dataset, measured: dict[str, Measured], path: Path) -> None
             colors = [GREEN if right else RED for right in used] + [ORANGE] * int((~matched).sum())
             cells.append(_drawn(pixels, np.concatenate([one.found, one.truth[~matched]]), colors))
         rows.append(np.concatenate(cells, axis=1))
+    widest = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     sheet = Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
@@ -160,7 +186,7 @@ def _drawn(pixels: np.ndarray, boxes: np.ndarray, colors: list[tuple[int, int, i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", choices=("synthetic", "person"), default=["synthetic"])
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=["synthetic"])
     parser.add_argument("--data", type=Path, help="folder with coco_person and weights")
     parser.add_argument("--steps", type=int, help="default: the recipe's 400, and 200 on photos")
     parser.add_argument("--seed", type=int, default=0)
@@ -168,7 +194,7 @@ def main() -> None:
     arguments = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     for name in arguments.sets:
-        recipe = {"synthetic": synthetic, "person": person}[name](arguments)
+        recipe = SETS[name](arguments)
         assert recipe.data.val is not None
         dataset = open_dataset(recipe.data.val, recipe.data.val_images)
         truth, found, minutes = dataset.coco_truth(), {}, {}

@@ -130,9 +130,9 @@ def test_kept_objects_by_hand():
     logits[5] = 1
     boxes = torch.tensor([[0.0, 0, 40, 4]] * 4 + [[32.0, 0, 40, 4]])
     logits[1, 0, :4] = logits[2, 0, 2:6] = logits[3, 0, 3:8] = 2
-    assert kept_objects(logits, boxes, 4, 0.4) == [0, 2, 4]
-    assert kept_objects(logits, boxes, 4, 0.6) == [0, 1, 2, 4]
-    assert kept_objects(logits[:1], boxes[:0], 4, 0.4) == []
+    assert kept_objects(logits, boxes, 4, 0.4).tolist() == [0, 2, 4]
+    assert kept_objects(logits, boxes, 4, 0.6).tolist() == [0, 1, 2, 4]
+    assert kept_objects(logits[:1], boxes[:0], 4, 0.4).tolist() == []
 
 
 @pytest.mark.parametrize("divisor", [4, 32, 128])

@@ -253,6 +253,8 @@ class Candidates(_Movable):
 
     def rows(self, index: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> "Candidates":
         """The chosen rows, in the given order."""
+        if index.dtype == torch.bool:  # looked for once, not in every column
+            index = index.nonzero().squeeze(1)
         chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if getattr(self, f.name) is not None}
         return replace(self, **chosen)
 

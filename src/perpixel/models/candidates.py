@@ -11,6 +11,7 @@ from torchvision.ops import batched_nms
 
 from perpixel.ops.assign import IGNORED, joined
 from perpixel.ops.boxes import clip_boxes
+from perpixel.ops.groups import rows_by
 from perpixel.ops.losses import focal_loss
 from perpixel.structures import (
     BoxMasks,
@@ -157,54 +158,45 @@ class Selection:
     @torch.no_grad()
     def entering(self, outputs: DenseOutputs, sizes: Sequence[tuple[int, int]]) -> Candidates:
         """What NMS chooses from, image by image."""
-        parts = [self._entering_in(outputs, image, size) for image, size in enumerate(sizes)]
-        image, location, boxes, labels, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+        image, location, labels, scores = self._above_threshold(outputs)
+        levels = len(outputs.locations.shapes)
+        kept = torch.cat([
+            rows[torch.topk(scores[rows], min(self.per_level, len(rows))).indices]
+            for rows in rows_by(image * levels + outputs.locations.levels[location], len(sizes) * levels)
+        ])  # fmt: skip
+        image, location, labels, scores = image[kept], location[kept], labels[kept], scores[kept]
+        boxes = outputs.boxes[image, location]
+        if self.clip_first:
+            of_images = zip(rows_by(image, len(sizes)), sizes, strict=True)
+            boxes = torch.cat([clip_boxes(boxes[rows], size) for rows, size in of_images])
         return candidates_at(outputs, image, location, boxes, labels, scores=scores)
 
     def surviving(self, entering: Candidates, images: int) -> Int[Tensor, " m"]:
         """Rows that NMS leaves, image by image, best first."""
         assert entering.scores is not None
         kept = []
-        for image in range(images):
-            rows = torch.nonzero(entering.image == image).squeeze(1)
+        for rows in rows_by(entering.image, images):
             best = batched_nms(entering.boxes[rows], entering.scores[rows], entering.labels[rows], self.iou)
             kept.append(rows[best[: self.keep]])
         return torch.cat(kept)
 
-    def _entering_in(self, outputs: DenseOutputs, image: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        location, labels, scores = self._above_threshold(outputs, image)
-        kept = torch.cat([
-            rows[torch.topk(scores[rows], min(self.per_level, len(rows))).indices]
-            for rows in self._rows_of_levels(outputs, location)
-        ])  # fmt: skip
-        location, labels, scores = location[kept], labels[kept], scores[kept]
-        boxes = outputs.boxes[image, location]
-        if self.clip_first:
-            boxes = clip_boxes(boxes, size)
-        return torch.full_like(location, image), location, boxes, labels, scores
-
-    def _above_threshold(self, outputs: DenseOutputs, image: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Location, label and final score of every pair that passes.
+    def _above_threshold(self, outputs: DenseOutputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Image, location, label and final score of every pair of a location and a class that passes.
 
         p alone must pass whatever the product must, for quality <= 1: so logits are compared first, and sigmoids taken only of
         the few that remain.
         """
-        logits = outputs.logits[image]
         bound = self.threshold**2 if self.threshold_on == "score" and outputs.quality is not None else self.threshold
-        location, labels = torch.nonzero(logits > _logit(bound * (1 - 1e-5)), as_tuple=True)
-        probability = logits[location, labels].sigmoid()
+        image, location, labels = torch.nonzero(outputs.logits > _logit(bound * (1 - 1e-5)), as_tuple=True)
+        probability = outputs.logits[image, location, labels].sigmoid()
         if outputs.quality is None:
             scores = measured = probability
         else:
             product = probability * outputs.quality[image, location].sigmoid()
             scores = product.sqrt()
             measured = {"class": probability, "product": product, "score": scores}[self.threshold_on]
-        passes = measured > self.threshold
-        return location[passes], labels[passes], scores[passes]
-
-    def _rows_of_levels(self, outputs: DenseOutputs, location: Tensor) -> list[Tensor]:
-        levels = outputs.locations.levels[location]
-        return [torch.nonzero(levels == i).squeeze(1) for i in range(len(outputs.locations.shapes))]
+        passing = torch.nonzero(measured > self.threshold).squeeze(1)
+        return image[passing], location[passing], labels[passing], scores[passing]
 
 
 def to_detections(
@@ -213,8 +205,7 @@ def to_detections(
     """The candidates of each image, and what an instance head says of them, row by row."""
     assert candidates.scores is not None
     detections = []
-    for image, size in enumerate(sizes):
-        rows = torch.nonzero(candidates.image == image).squeeze(1)
+    for rows, size in zip(rows_by(candidates.image, len(sizes)), sizes, strict=True):
         more = None if instances is None else instances.rows(rows)
         masks, keypoints = (None, more) if isinstance(more, Keypoints) else (more, None)
         boxes, scores, labels = candidates.boxes[rows], candidates.scores[rows], candidates.labels[rows]

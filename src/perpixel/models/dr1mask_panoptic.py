@@ -175,8 +175,7 @@ class DR1MaskPanopticModel(Model):
         rule, stuff = self.config.merge, self.stuff.out_channels
         wanted = int((found.scores >= rule.score).sum())
         logits = self.logits(features, found.boxes[:wanted], embeddings[:wanted])
-        kept = kept_objects(logits, found.boxes[:wanted], self.head.stride, rule.overlap)
-        rows = torch.tensor(kept, dtype=torch.long, device=logits.device)
+        rows = kept_objects(logits, found.boxes[:wanted], self.head.stride, rule.overlap)
         chosen = torch.cat([torch.arange(stuff, device=logits.device), stuff + rows])
         best = class_map(logits[chosen], self.head.stride, found.size, original_size)
         areas = torch.bincount(best.flatten(), minlength=len(chosen))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perpixel.errors import InputError
 from perpixel.models.candidates import Selection
+from perpixel.ops.groups import rows_by
 from perpixel.ops.keypoints import enclosing_boxes
 from perpixel.ops.mask_nms import mask_nms, tight_boxes
 from perpixel.ops.mask_windows import each_mask
@@ -70,8 +71,7 @@ class SetNMS:
         assert entering.scores is not None
         cells = entering.location // outputs.locations.anchors_per_cell
         surviving = []
-        for image in range(len(sizes)):
-            rows = torch.nonzero(entering.image == image).squeeze(1)
+        for rows in rows_by(entering.image, len(sizes)):
             boxes, scores, labels = entering.boxes[rows], entering.scores[rows], entering.labels[rows]
             surviving.append(rows[set_nms(boxes, scores, labels, cells[rows], selection.iou, selection.keep)])
         found = entering.rows(torch.cat(surviving))
@@ -103,8 +103,7 @@ class MaskNMS:
         """The candidates that stay, image by image, best first; their boxes are those around their masks."""
         assert candidates.scores is not None
         rows, boxes = [], []
-        for image, size in enumerate(sizes):
-            inside = torch.nonzero(candidates.image == image).squeeze(1)
+        for inside, size in zip(rows_by(candidates.image, len(sizes)), sizes, strict=True):
             inside = inside[candidates.scores[inside].argsort(descending=True, stable=True)[: self.enter]]
             found = candidates.rows(inside)
             assert found.scores is not None
@@ -132,8 +131,7 @@ class KeypointNMS:
         entering = selection.entering(outputs, sizes)
         assert entering.scores is not None
         rows = []
-        for image in range(len(sizes)):
-            inside = torch.nonzero(entering.image == image).squeeze(1)
+        for inside in rows_by(entering.image, len(sizes)):
             rows.append(inside[entering.scores[inside].argsort(descending=True, stable=True)[: self.enter]])
         entering = entering.rows(torch.cat(rows))
         found = predict(entering)

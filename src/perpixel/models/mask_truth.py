@@ -9,9 +9,9 @@ from torch import Tensor
 from perpixel.errors import InputError
 from perpixel.ops.assign import IGNORED, joined
 from perpixel.ops.boxes import filled_boxes
+from perpixel.ops.groups import rows_by
 from perpixel.ops.masks import crop_masks
 from perpixel.ops.reduce import mean_over_ranks
-from perpixel.ops.sampling import image_rows
 from perpixel.structures import Candidates, Targets
 
 
@@ -68,8 +68,7 @@ def masks_in_boxes(candidates: Candidates, targets: Sequence[Targets], size: int
     """The mask of each candidate's object, cut out by the candidate's box: an image at a time, as its masks are large."""
     assert candidates.target is not None
     parts = []
-    for image, target in enumerate(targets):
-        rows = image_rows(candidates, image)
+    for rows, target in zip(rows_by(candidates.image, len(targets)), targets, strict=True):
         parts.append(crop_masks(drawn_masks(target), candidates.target[rows], candidates.boxes[rows], size))
     return torch.cat(parts)
 

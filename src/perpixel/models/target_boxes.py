@@ -12,7 +12,7 @@ from perpixel.models.candidates import positives
 from perpixel.models.mask_truth import drawn
 from perpixel.ops.assign import match_by_iou
 from perpixel.ops.boxes import overlap
-from perpixel.ops.sampling import image_rows
+from perpixel.ops.groups import rows_by
 from perpixel.structures import Candidates, DenseOutputs, Matches, Targets
 
 
@@ -67,7 +67,7 @@ class OverlappingPoints:
         boxes = self.target_boxes(found)
         passing = overlap(boxes, found.boxes)[0] > self.box_iou
         found = replace(found, boxes=boxes).rows(passing)
-        of_images = [image_rows(found, image) for image in range(len(targets))]
+        of_images = rows_by(found.image, len(targets))
         chosen = [rows[torch.randperm(len(rows), device=rows.device)[: self.limit]] for rows in of_images]
         return found.rows(torch.cat(chosen).sort().values)
 
@@ -88,8 +88,8 @@ class OverlappingPoints:
 
     def draw(self, count: int, anchors: bool, device: torch.device) -> Int[Tensor, " n"]:
         """The kind of each target box: 0 anchor, 1 truth, 2 regressed."""
-        shares = torch.tensor([self.shares.anchor * anchors, self.shares.truth, self.shares.regressed], device=device)
+        shares = torch.tensor([self.shares.anchor * anchors, self.shares.truth, self.shares.regressed])
         if shares.sum() == 0:
             raise InputError("model.instance.points.shares.anchor=1 needs a detector with anchors, such as RetinaNet")
-        limits = (shares / shares.sum()).cumsum(0)[:2]
+        limits = (shares / shares.sum()).cumsum(0)[:2].to(device)
         return torch.bucketize(torch.rand(count, device=device), limits, right=True)

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from perpixel.ops.groups import rows_by
+
 Maps = Sequence[Float[Tensor, "b c _ _"]]
 
 
@@ -49,8 +51,7 @@ def sample_maps(
     """
     kind = torch.promote_types(maps[0].dtype, torch.float32)
     samples = torch.zeros((*places.shape[:3], maps[0].shape[1]), dtype=kind, device=places.device)
-    for number, (values, stride) in enumerate(zip(maps, strides, strict=True)):
-        rows = torch.nonzero(level == number).squeeze(1)
+    for values, stride, rows in zip(maps, strides, rows_by(level, len(maps)), strict=True):
         found = _interpolated(values, image[rows], places[rows] / stride - 0.5)
         samples = samples.index_copy(0, rows, found.to(kind))
     return samples.permute(0, 3, 1, 2)
@@ -102,8 +103,7 @@ def align_boxes(
     """
     regions = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
     samples = torch.zeros((boxes.shape[0], maps[0].shape[1], size, size), device=boxes.device)
-    for number, (values, stride) in enumerate(zip(maps, strides, strict=True)):
-        rows = torch.nonzero(level == number).squeeze(1)
+    for values, stride, rows in zip(maps, strides, rows_by(level, len(maps)), strict=True):
         found = roi_align(values.float(), regions[rows], size, 1 / stride, sampling_ratio=1, aligned=True)
         samples = samples.index_copy(0, rows, found)
     return samples

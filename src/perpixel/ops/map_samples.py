@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perpixel.ops.groups import rows_by
 from perpixel.ops.sampling import patches_around
 
 Maps = Sequence[Float[Tensor, "b c _ _"]]
@@ -44,8 +45,7 @@ def corner_cells(
     corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=places.device)
     cells = torch.zeros((*places.shape[:2], 4), dtype=torch.long, device=places.device)
     share = torch.zeros((*places.shape[:2], 4), dtype=places.dtype, device=places.device)
-    for number, (values, stride) in enumerate(zip(maps, strides, strict=True)):
-        rows = torch.nonzero(level == number).squeeze(1)
+    for values, stride, rows in zip(maps, strides, rows_by(level, len(maps)), strict=True):
         height, width = values.shape[2:]
         at = places[rows][:, :, None] / stride - 0.5
         low = at.floor()

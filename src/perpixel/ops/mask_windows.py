@@ -1,7 +1,7 @@
 """Masks of the original image, each only in the window where it can be: as a rule a small part of the image.
 
 Whoever needs masks in pixels of the image goes through `windows`, whatever frame a model predicts them in: no full-size float
-mask is made, and no two masks exist at a time unless the caller keeps them.
+mask is made, and no more masks exist at a time than the caller keeps.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from perpixel.structures import BoxMasks, ImageMasks
 THRESHOLD = 0.5
 GROUP = 32
 """Pixels of an axis that are computed together from the few cells they lie between."""
+AT_ONCE = 2**22
+"""Pixels that are brought from the device together, a byte each."""
 
 
 class Window(NamedTuple):
@@ -58,8 +60,24 @@ def encoded(
     original_size: tuple[int, int],
 ) -> Iterator[Run]:
     """Run lengths of each instance's mask of the original image; arguments as `windows` has them."""
-    for y, x, inside in windows(masks, boxes, input_size, original_size):
-        yield encode_window(inside.cpu().numpy(), y.start, x.start, original_size)
+    for some in _gathered(windows(masks, boxes, input_size, original_size)):
+        pixels = torch.cat([inside.T.flatten() for _, _, inside in some]).cpu().numpy()
+        ends = np.cumsum([inside.numel() for _, _, inside in some])
+        for (y, x, inside), columns in zip(some, np.split(pixels, ends[:-1]), strict=True):
+            yield encode_window(columns.reshape(inside.T.shape).T, y.start, x.start, original_size)
+
+
+def _gathered(found: Iterator[Window]) -> Iterator[list[Window]]:
+    """Windows of `AT_ONCE` pixels or a few more: the host waits for a GPU once for all of them, not once a mask."""
+    some, pixels = [], 0
+    for window in found:
+        some.append(window)
+        pixels += window.inside.numel()
+        if pixels >= AT_ONCE:
+            yield some
+            some, pixels = [], 0
+    if some:
+        yield some
 
 
 def each_mask(

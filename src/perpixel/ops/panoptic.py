@@ -61,27 +61,28 @@ def merge(
         rule: what is left out.
     """
     owner = torch.full_like(stuff, -1, dtype=torch.int32)
-    kept: list[int] = []
+    # Decided on the device: the host that puts the masks in a queue does not wait for each.
+    count, taken = owner.new_zeros(()), labels.new_zeros(len(labels), dtype=torch.bool)
     wanted = int((scores >= rule.score).sum())
     for row, (y, x, mask) in zip(range(wanted), masks, strict=False):
         under = owner[y, x]
         free = mask & (under < 0)
-        area, left = torch.stack([mask.sum(), free.sum()]).tolist()
-        if left and area - left <= rule.overlap * area:
-            under[free] = len(kept)
-            kept.append(row)
+        area, left = mask.sum().double(), free.sum()
+        taken[row] = (left > 0) & (area - left <= rule.overlap * area)
+        owner[y, x] = torch.where(free & taken[row], count, under)
+        count = count + taken[row]
+    rows = torch.nonzero(taken).squeeze(1)
     rest = (owner < 0) & (stuff > 0)
     areas = torch.bincount(stuff[rest], minlength=1)
     present = torch.nonzero(areas >= max(rule.stuff_area, 1)).squeeze(1)
     row_of = torch.full((len(areas),), -1, dtype=torch.int32, device=stuff.device)
-    row_of[present] = torch.arange(len(present), dtype=torch.int32, device=stuff.device) + len(kept)
+    row_of[present] = torch.arange(len(present), dtype=torch.int32, device=stuff.device) + len(rows)
     owner[rest] = row_of[stuff[rest]]
-    rows = torch.tensor(kept, dtype=torch.long, device=labels.device)
     return Segments(
         map=owner,
         labels=torch.cat([labels[rows], things - 1 + present]),
         scores=torch.cat([scores[rows].float(), torch.ones_like(present, dtype=torch.float32)]),
-        crowd=torch.zeros(len(kept) + len(present), dtype=torch.bool, device=labels.device),
+        crowd=torch.zeros(len(rows) + len(present), dtype=torch.bool, device=labels.device),
     )
 
 

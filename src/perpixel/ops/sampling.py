@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perpixel.ops.groups import rows_by
 from perpixel.structures import Candidates
 
 
@@ -37,8 +38,7 @@ def patches_around(
     """
     patches = maps[0].new_zeros((*cell.shape, maps[0].shape[1], size, size))
     reach = torch.arange(size, device=maps[0].device) - size // 2
-    for number, values in enumerate(maps):
-        rows = torch.nonzero(level == number).squeeze(1)
+    for values, rows in zip(maps, rows_by(level, len(maps)), strict=True):
         height, width = values.shape[2:]
         y = cell[rows] // width
         x = cell[rows] - y * width
@@ -85,8 +85,3 @@ def portions(candidates: Candidates, at_once: int) -> tuple[Int[Tensor, " _"], .
     """
     rows = torch.arange(candidates.image.shape[0], device=candidates.image.device)
     return (rows,) if torch.compiler.is_exporting() else rows.split(at_once)
-
-
-def image_rows(candidates: Candidates, image: int) -> Int[Tensor, " m"]:
-    """Rows of the candidates that belong to one image of the batch."""
-    return torch.nonzero(candidates.image == image).squeeze(1)

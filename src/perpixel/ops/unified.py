@@ -72,8 +72,10 @@ def unified_loss(
     return total, count
 
 
-def kept_objects(logits: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"], stride: int, overlap: float) -> list[int]:
-    """Objects, best first, that do not lose more than `overlap` of their mask to better ones that are kept.
+def kept_objects(
+    logits: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"], stride: int, overlap: float
+) -> Int[Tensor, " m"]:
+    """Rows of objects, best first, that do not lose more than `overlap` of their mask to better ones that are kept.
 
     An object's mask is where in its box it would win if there were stuff alone: outside of it objects of one look need not beat
     each other to beat the stuff. Duplicates that NMS left share theirs with a better one.
@@ -86,12 +88,10 @@ def kept_objects(logits: Float[Tensor, "c h w"], boxes: Float[Tensor, "n 4"], st
     """
     stuff = len(logits) - len(boxes)
     alone = (logits[stuff:] > logits[:stuff].amax(dim=0)) & filled_boxes(boxes, stride, *logits.shape[1:])
-    taken = torch.zeros_like(alone[0]) if len(alone) else None
-    kept = []
+    # Decided on the device: the host does not wait for each object.
+    taken, kept = alone.new_zeros(alone.shape[1:]), alone.new_zeros(len(alone))
     for row, mask in enumerate(alone):
-        assert taken is not None
-        area, lost = torch.stack([mask.sum(), (mask & taken).sum()]).tolist()
-        if area and lost <= overlap * area:
-            taken = taken | mask
-            kept.append(row)
-    return kept
+        area, lost = mask.sum().double(), (mask & taken).sum()
+        kept[row] = (area > 0) & (lost <= overlap * area)
+        taken = taken | (mask & kept[row])
+    return torch.nonzero(kept).squeeze(1)

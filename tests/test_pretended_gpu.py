@@ -1,0 +1,62 @@
+"""What a GPU would refuse, and how often the host would wait for one, found without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "pretended_gpu.py"
+MOST = {
+    "fcos_r50_1x": (2, 8),
+    "fcos_crowds": (2, 11),
+    "retinanet_r50_1x": (3, 8),
+    "nas_fcos_mobilenetv2": (2, 8),
+    "pointins_mobilenetv2": (8, 12),
+    "condinst_r50_1x": (5, 14),
+    "boxinst_r50_1x": (8, 15),
+    "meinst_r50_1x": (5, 12),
+    "smalmask_shapes": (6, 12),
+    "smalmask2_rt_r50_3x": (6, 12),
+    "blendmask_r50_1x": (5, 12),
+    "blendmask_panoptic_shapes": (5, 24),
+    "dr1mask_shapes": (5, 13),
+    "dr1mask_panoptic_shapes": (10, 25),
+    "directpose_mobilenetv2": (12, 21),
+    "dynamic_cell_camvid_end_to_end": (0, 10),
+}
+"""Waits of a training step and of a photo of 100 objects, from its pixels to run lengths: none grows with the objects."""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def lines():
+    done = run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {line["recipe"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("recipe", MOST)
+def test_nothing_mixes_devices_and_the_numbers_are_the_processors(lines, recipe):
+    line = lines[recipe]
+    assert line["losses"] and line["found"]
+    assert line["instances"] > 90
+
+
+@pytest.mark.parametrize("recipe", MOST)
+def test_the_host_waits_a_few_times_whatever_is_found(lines, recipe):
+    of_step, of_photo = MOST[recipe]
+    assert lines[recipe]["waits of a step"] <= of_step and lines[recipe]["waits of a photo"] <= of_photo
+
+
+def test_every_method_is_listed(lines):
+    assert lines.keys() == MOST.keys()
+
+
+def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
+    """One tensor here and one there in an operation; NumPy on one there. A single number may come from the processor."""
+    assert run("--refuses").stdout.split() == ["mixed", "numpy", "3.0"]
