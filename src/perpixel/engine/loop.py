@@ -326,7 +326,7 @@ class _Run:
     def _save(self) -> None:
         """The state first: all of a resume comes from it, so a kill between the two files costs nothing."""
         if self.log is not None:
-            if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+            if not torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all():
                 raise DivergedError(
                     f"step {self.state.step}: the update made weights that are not finite; {self.kept()}; "
                     "a smaller training.learning_rate or training.clip_gradients helps"
