@@ -46,8 +46,9 @@ METHODS = (
 )
 aten = torch.ops.aten
 MOVING = {aten.copy_.default, aten._to_copy.default}
-TAKING_INDICES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-"""Indices may lie on the processor (and wait for nothing: they are sent)."""
+WRITING = {aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+INDEXING = WRITING | {aten.index.Tensor}
+"""Indices of a tensor of the GPU may lie on the processor: they are sent, which waits for nothing."""
 WAITING = {
     aten._local_scalar_dense.default,
     aten.is_nonzero.default,
@@ -56,6 +57,7 @@ WAITING = {
     aten.nonzero_numpy.default,
     aten.masked_select.default,
     aten.bincount.default,
+    aten.repeat_interleave.Tensor,
     aten.unique_dim.default,
     aten._unique2.default,
     torch.ops.torchvision.nms.default,
@@ -115,8 +117,10 @@ def run(operator, args, kwargs):
     leaves = tree_leaves((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     there = any(isinstance(tensor, OnGPU) for tensor in tensors)
+    sent = args[1] if operator in INDEXING and isinstance(args[0], OnGPU) else ()
     here = [tensor for tensor in tensors if not isinstance(tensor, OnGPU) and tensor.dim() > 0]
-    if there and here and operator not in MOVING | TAKING_INDICES:
+    here = [tensor for tensor in here if not any(tensor is index for index in sent)]
+    if there and here and operator not in MOVING:
         raise RuntimeError(f"{operator}: tensors of the GPU beside one of the processor, of shape {here[0].shape}")
     target = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), GPU if there else PROCESSOR)
     if operator is aten.copy_.default:
@@ -142,8 +146,10 @@ def bare(value):
 
 def waited(operator, args, target: torch.device) -> bool:
     """Whether the host cannot go on before the device is done."""
-    if operator is aten.index.Tensor:
-        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    if operator in INDEXING:
+        # One number for all that a mask marks is filled in without counting them.
+        counted = operator not in WRITING or args[2].numel() > 1
+        return counted and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return operator in WAITING or target.type == "cpu"
 
 

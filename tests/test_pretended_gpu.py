@@ -20,9 +20,9 @@ MOST = {
     "smalmask_shapes": (6, 12),
     "smalmask2_rt_r50_3x": (6, 12),
     "blendmask_r50_1x": (5, 12),
-    "blendmask_panoptic_shapes": (5, 24),
+    "blendmask_panoptic_shapes": (5, 25),
     "dr1mask_shapes": (5, 13),
-    "dr1mask_panoptic_shapes": (10, 25),
+    "dr1mask_panoptic_shapes": (12, 24),
     "directpose_mobilenetv2": (12, 21),
     "dynamic_cell_camvid_end_to_end": (0, 10),
 }

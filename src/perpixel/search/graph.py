@@ -85,12 +85,12 @@ def draw(graph: Graph, title: str) -> str:
             f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" fill="#222">{html.escape(node.label)}</text>'
         )
     right = max((x + widths[name] / 2 for name, (x, _) in place.items()), default=0) + 10
-    bottom = max((y for _, y in place.values()), default=0) + ROW
+    bottom = max((y for _, y in place.values()), default=0) + 0.6 * ROW
     arrow = (
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="1" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>'
     )
     return (
-        f'<svg width="{right:.0f}" height="{bottom:.0f}" role="img" aria-label="{html.escape(title)}" '
+        f'<svg width="{right:.0f}" height="{bottom:.0f}" viewBox="0 0 {right:.0f} {bottom:.0f}" role="img" aria-label="{html.escape(title)}" '
         f'font-family="system-ui,sans-serif" font-size="12">{arrow}{"".join(parts)}</svg>'
     )
