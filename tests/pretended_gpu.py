@@ -194,12 +194,17 @@ def refuses() -> None:
     """Says what is refused, and what is not."""
     with Pretended():
         there = torch.ones(3).to(GPU)
-        for name, forbidden in {"mixed": lambda: there + torch.ones(3), "numpy": there.numpy}.items():
+        cases = {
+            "mixed": lambda: there + torch.ones(3),
+            "index": lambda: torch.ones(3)[there.long()],
+            "numpy": there.numpy,
+        }
+        for name, forbidden in cases.items():
             try:
                 forbidden()
             except (RuntimeError, TypeError):
                 print(name)
-        print((there * torch.tensor(1.0)).sum().item())
+        print((there * torch.tensor(1.0))[torch.tensor([0, 1])].sum().item())
 
 
 def main() -> None:

@@ -58,5 +58,8 @@ def test_every_method_is_listed(lines):
 
 
 def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
-    """One tensor here and one there in an operation; NumPy on one there. A single number may come from the processor."""
-    assert run("--refuses").stdout.split() == ["mixed", "numpy", "3.0"]
+    """One tensor here and one there in an operation, an index there of a tensor here, NumPy on one there.
+
+    A single number may come from the processor, and indices may: two of three ones are left.
+    """
+    assert run("--refuses").stdout.split() == ["mixed", "index", "numpy", "2.0"]
