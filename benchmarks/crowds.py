@@ -4,16 +4,18 @@
     python benchmarks/crowds.py --out runs/crowds --data DATA --sets person pasted
 
 Synthetic crowds from random weights; people on COCO photos, where `DATA` has them, from ImageNet's: as they are, and with more
-people pasted half over others (`pasted_people.py`), in training and test photos apart. FCOS is trained with one
-box a cell and with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS
-is at 0.5 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at one false positive an image. A
-line of JSON a row goes to OUT/results.jsonl; the picture shows photos on which two boxes a cell find most people that one misses.
+people pasted half over others (`pasted_people.py`), in training and test photos apart. FCOS is trained with one box a cell and
+with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS is at 0.5
+everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at one false positive an image. A line of
+JSON a row goes to OUT/results.jsonl; what OUT holds is not trained again. The picture shows photos on which two boxes a cell find
+most people that one misses.
 """
 
 import argparse
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,9 @@ def synthetic(arguments: argparse.Namespace) -> Recipe:
 def person(arguments: argparse.Namespace) -> Recipe:
     """Photos of people as they are."""
     root = arguments.data / "coco_person"
-    train_file, test_file = crowded_split(root / "annotations", arguments.out)
+    train_file, test_file = crowded_split(
+        root / "annotations", (*NOT_PASTED, "person_train_masks"), arguments.out / "person"
+    )
     return photos_of_people(arguments, train_file, root / "images", test_file, root / "images")
 
 
@@ -112,10 +116,10 @@ def photos_of_people(
     return replace(recipe, model=replace(recipe.model, backbone=backbone, pixels=PIXELS), data=data, training=training)
 
 
-def crowded_split(annotations: Path, out: Path) -> tuple[Path, Path]:
+def crowded_split(annotations: Path, names: Sequence[str], out: Path) -> tuple[Path, Path]:
     """Photos of two people or more: to evaluate, those of person_val and every one with a crowded pair; to train, the others."""
     parts: dict[str, dict[str, Any]] = {}
-    for name in ("person_val", "person_train_masks", "person_train_boxes"):
+    for name in names:
         content = json.loads((annotations / f"{name}.json").read_text())
         boxes: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
         for annotation in content["annotations"]:
@@ -133,13 +137,26 @@ def crowded_split(annotations: Path, out: Path) -> tuple[Path, Path]:
             rows += [{k: a[k] for k in kept if k in a} | {"id": len(rows) + i} for i, a in enumerate(found, start=1)]
     paths = []
     for name in ("train", "test"):
-        paths.append(out / f"person_{name}.json")
+        paths.append(out / f"{name}.json")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_text(json.dumps(parts[name] | {"categories": [{"id": 1, "name": "person"}]}))
     return paths[0], paths[1]
 
 
 SETS = {"synthetic": synthetic, "person": person, "pasted": pasted}
+NOT_PASTED = ("person_val", "person_train_boxes")
+"""Whose photos are as they are in no training picture of `pasted`."""
+
+
+def tests(name: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
+    """What a set is measured on, as annotations and images; pasted people also on real crowds."""
+    assert recipe.data.val is not None
+    found = {name: (recipe.data.val, recipe.data.val_images)}
+    if name == "pasted":
+        root = arguments.data / "coco_person"
+        _, photos = crowded_split(root / "annotations", NOT_PASTED, arguments.out / "photos")
+        found["photos"] = (str(photos), str(root / "images"))
+    return found
 
 
 def _of_boxes(boxes: list[list[float]]) -> CrowdImage:
@@ -148,11 +165,10 @@ def _of_boxes(boxes: list[list[float]]) -> CrowdImage:
     return CrowdImage(corners, np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0))
 
 
-def measured(checkpoint: Path, duplicates: str, truth: dict[str, Any]) -> Measured:
-    found = evaluate_checkpoint(
-        checkpoint, lambda r: override(r, [f"model.duplicates.kind={duplicates}"]), batch_size=4
-    )
-    images = crowd_images(truth, found.results, "person")
+def measured(checkpoint: Path, duplicates: str, test: tuple[str, str | None]) -> Measured:
+    settings = [f"model.duplicates.kind={duplicates}", f"data.val={test[0]}", f"data.val_images={test[1] or 'null'}"]
+    found = evaluate_checkpoint(checkpoint, lambda r: override(r, settings), batch_size=4)
+    images = crowd_images(open_dataset(*test).coco_truth(), found.results, "person")
     return Measured(images, metrics_of(images), found.summary["bbox/AP"])
 
 
@@ -195,37 +211,37 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     for name in arguments.sets:
         recipe = SETS[name](arguments)
-        assert recipe.data.val is not None
-        dataset = open_dataset(recipe.data.val, recipe.data.val_images)
-        truth, found, minutes = dataset.coco_truth(), {}, {}
+        measured_on, minutes = tests(name, recipe, arguments), {}
+        found: dict[str, dict[str, Measured]] = {test: {} for test in measured_on}
         for row, (per_cell, duplicates) in ROWS.items():
             folder = arguments.out / f"{name}_{per_cell}_{arguments.seed}"
             if per_cell not in minutes:
                 began = time.perf_counter()
                 changed = [f"model.head.per_cell={per_cell}", "model.duplicates.kind=BoxNMS"]
-                if train(override(recipe, changed), folder).interrupted:
+                if not (folder / "last.safetensors").is_file() and train(override(recipe, changed), folder).interrupted:
                     return
                 minutes[per_cell] = (time.perf_counter() - began) / 60
-            found[row] = measured(folder / "last.safetensors", duplicates, truth)
-            metrics = found[row].metrics
-            line = {
-                "set": name,
-                "row": row,
-                "seed": arguments.seed,
-                "steps": recipe.training.steps,
-                "minutes": round(minutes[per_cell], 1),
-                "box AP": round(100 * found[row].box_ap, 2),
-                **{kind: round(100 * value, 2) for kind, value in metrics.summary.items()},
-                "score": metrics.score,
-                "crowded": metrics.crowded,
-                "commit": commit,
-                "torch": torch.__version__,
-            }
-            print(json.dumps(line), flush=True)
-            with (arguments.out / "results.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            for test, where in measured_on.items():
+                one = found[test][row] = measured(folder / "last.safetensors", duplicates, where)
+                line = {
+                    "set": name,
+                    "measured on": test,
+                    "row": row,
+                    "seed": arguments.seed,
+                    "steps": recipe.training.steps,
+                    "minutes": round(minutes[per_cell], 1),
+                    "box AP": round(100 * one.box_ap, 2),
+                    **{kind: round(100 * value, 2) for kind, value in one.metrics.summary.items()},
+                    "score": one.metrics.score,
+                    "crowded": one.metrics.crowded,
+                    "commit": commit,
+                    "torch": torch.__version__,
+                }
+                print(json.dumps(line), flush=True)
+                with (arguments.out / "results.jsonl").open("a") as file:
+                    file.write(json.dumps(line) + "\n")
         if arguments.picture is not None:
-            picture(dataset, found, arguments.picture)
+            picture(open_dataset(*measured_on[name]), found[name], arguments.picture)
 
 
 if __name__ == "__main__":

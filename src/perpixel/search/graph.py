@@ -91,6 +91,6 @@ def draw(graph: Graph, title: str) -> str:
         '<path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>'
     )
     return (
-        f'<svg width="{right:.0f}" height="{bottom:.0f}" viewBox="0 0 {right:.0f} {bottom:.0f}" role="img" aria-label="{html.escape(title)}" '
-        f'font-family="system-ui,sans-serif" font-size="12">{arrow}{"".join(parts)}</svg>'
+        f'<svg width="{right:.0f}" height="{bottom:.0f}" viewBox="0 0 {right:.0f} {bottom:.0f}" role="img" '
+        f'aria-label="{html.escape(title)}" font-family="system-ui,sans-serif" font-size="12">{arrow}{"".join(parts)}</svg>'
     )
