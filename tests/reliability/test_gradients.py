@@ -128,5 +128,6 @@ def test_no_method_is_missing():
         "condinst_panoptic",
         "nas_fcos",
         "nas_fcos_found",
+        "nas_fcos_found_head",
         "pointins_retinanet",
     }
