@@ -113,7 +113,7 @@ def charts(*figures: str) -> str:
 
 
 def drawing(title: str, svg: str) -> str:
-    """An element of SVG at its own size, on white whatever the page's look; where it is wider than the page it scrolls."""
+    """An element of SVG on white, whatever the page's look: as wide as the page at most, but on a narrow page it scrolls."""
     caption = f"<figcaption>{html.escape(title)}</figcaption>"
     return f'<figure class="drawing">{caption}<div tabindex="0">{svg}</div></figure>'
 
