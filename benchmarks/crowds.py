@@ -7,8 +7,8 @@ Synthetic crowds from random weights; people on COCO photos, where `DATA` has th
 people pasted half over others (`pasted_people.py`), in training and test photos apart. FCOS is trained with one box a cell and
 with two, on the same batches; the second is measured with NMS and with Set NMS. The nearest centre decides and NMS is at 0.5
 everywhere. "Crowded" are objects that another overlaps by more than half; recalls are at one false positive an image. A line of
-JSON a row goes to OUT/results.jsonl; what OUT holds is not trained again. The picture shows photos on which two boxes a cell find
-most people that one misses.
+JSON a row goes to OUT/results.jsonl; a training that OUT holds goes on where it stopped. The picture shows photos on which two
+boxes a cell find most people that one misses.
 """
 
 import argparse
@@ -84,11 +84,11 @@ def person(arguments: argparse.Namespace) -> Recipe:
 def pasted(arguments: argparse.Namespace) -> Recipe:
     """Photos with people pasted over others; who is in training photos is in no test photo."""
     root, files = arguments.data / "coco_person", {}
-    for name, count, source in (("train", 1500, "person_train_masks"), ("test", 250, "person_val")):
+    for name, source, count, seed in (("train", "person_train_masks", 1500, 5), ("test", "person_val", 250, 4)):
         folder = arguments.out / f"pasted_{name}"
         files[name] = folder / "instances.json"
         if not files[name].is_file():
-            paste_people(root / f"annotations/{source}.json", root / "images", folder, count, seed=len(name))
+            paste_people(root / f"annotations/{source}.json", root / "images", folder, count, seed)
     folders = {name: file.parent / "images" for name, file in files.items()}
     return photos_of_people(arguments, files["train"], folders["train"], files["test"], folders["test"])
 
@@ -218,7 +218,8 @@ def main() -> None:
             if per_cell not in minutes:
                 began = time.perf_counter()
                 changed = [f"model.head.per_cell={per_cell}", "model.duplicates.kind=BoxNMS"]
-                if not (folder / "last.safetensors").is_file() and train(override(recipe, changed), folder).interrupted:
+                begun = (folder / "recipe.json").is_file()
+                if train(override(recipe, changed), folder, resume=begun).interrupted:
                     return
                 minutes[per_cell] = (time.perf_counter() - began) / 60
             for test, where in measured_on.items():

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from perpixel.data.dataset import Dataset, Rle
-from perpixel.data.masks import patch_code, patch_polygons
+from perpixel.data.dataset import Dataset
+from perpixel.data.mask_crops import drawn_rows, patch_of
 from perpixel.data.open import open_dataset
+from perpixel.ops.boxes import pairwise_iou
 
 LEAST_SIDE = 40
 """Pixels of a person's shorter side, in the photo, below which nobody is pasted or pasted on."""
@@ -27,13 +29,10 @@ Cut = tuple[Image.Image, Image.Image]
 def cuts_of(dataset: Dataset) -> list[Cut]:
     """Every person with a mask that is large enough."""
     cuts = []
-    for row in range(len(dataset)):
-        record = dataset.record(row)
-        photo = dataset.image(row) if len(record) else None
-        for shape, crowd in zip(record.shapes, record.crowd, strict=True):
-            if shape is None or crowd or photo is None:
-                continue
-            patch = patch_code(shape) if isinstance(shape, Rle) else patch_polygons(shape, record.size)
+    for number in range(len(dataset)):
+        record, photo = dataset.record(number), dataset.image(number)
+        for row in drawn_rows(record):
+            patch = patch_of(record.shapes[row], record.size)
             x1, y1, x2, y2 = patch.box
             if min(x2 - x1, y2 - y1) >= LEAST_SIDE:
                 cuts.append((Image.fromarray(photo[y1:y2, x1:x2]), Image.fromarray(patch.pixels)))
@@ -83,8 +82,7 @@ def _pasted(canvas: Image.Image, cut: Cut, beside: np.ndarray, draw: np.random.G
     left = round((x1 + x2) / 2 + draw.choice([-1, 1]) * draw.uniform(0.15, 0.5) * (x2 - x1) - size[0] / 2)
     box = np.array([left, round(y2) - height, left + size[0], round(y2)], dtype=np.float32)
     inside = (box[:2] >= 0).all() and box[2] <= canvas.width and box[3] <= canvas.height
-    both = (np.minimum(box[2:], beside[2:]) - np.maximum(box[:2], beside[:2])).clip(0).prod()
-    overlap = both / ((x2 - x1) * (y2 - y1) + size[0] * size[1] - both)
+    overlap = pairwise_iou(torch.from_numpy(box[None]), torch.from_numpy(beside[None])).item()
     if not inside or not OVERLAP[0] <= overlap <= OVERLAP[1]:
         return None
     canvas.paste(cut[0].resize(size), (left, round(y2) - height), cut[1].resize(size))

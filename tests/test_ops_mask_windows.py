@@ -96,6 +96,15 @@ def test_encoded_equals_the_whole_at_once():
     assert list(encoded(BoxMasks(values[:, :, :6]), boxes, (22, 30), (20, 40))) == encode(by_box)
 
 
+@pytest.mark.parametrize("pixels", [1, 400, 801, 10**9])
+def test_encoded_is_the_same_however_many_pixels_come_together(monkeypatch, pixels):
+    """One mask at a time, one of 800 pixels or the next one too, two, all; the last of five stands alone."""
+    values = torch.rand(5, 6, 8)
+    expected = encode(resize_image_masks(values, 4, (22, 30), (20, 40)))
+    monkeypatch.setattr("perpixel.ops.mask_windows.AT_ONCE", pixels)
+    assert list(encoded(ImageMasks(values, 4), NOWHERE.expand(5, 4), (22, 30), (20, 40))) == expected
+
+
 @pytest.mark.parametrize("masks", [BoxMasks(torch.zeros(0, 5, 5)), ImageMasks(torch.zeros(0, 3, 4), 4)])
 def test_nothing_gives_nothing(masks):
     assert list(encoded(masks, NOWHERE[:0], (12, 16), (6, 7))) == []
